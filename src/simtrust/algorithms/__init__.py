@@ -1,0 +1,1 @@
+"""The algorithms: networks' losses as terms, recipes as compositions of terms."""

@@ -1,0 +1,291 @@
+"""The training state of one run, and the update that improves it.
+
+`update` is the whole algorithm: gap model, critics, actor, temperature, target network, in the order
+of Algorithm 1. It is written for one run; fleets are made with ``vmap`` by the training loop.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from simtrust.algorithms.actor import DeterministicActor, StochasticActor
+from simtrust.algorithms.critic import CriticInputs, Reads, Samples
+from simtrust.algorithms.options import AlgorithmOptions
+from simtrust.algorithms.recipes import Recipe
+from simtrust.gap import classifier as domain
+from simtrust.gap.classifier import DomainClassifier
+from simtrust.gap.ratio import dynamics_gap, dynamics_ratio
+from simtrust.networks import CriticEnsemble
+from simtrust.types import Transitions
+
+Metrics = dict[str, Float[Array, ""]]
+AnyActor = StochasticActor | DeterministicActor
+
+
+class Agent(eqx.Module):
+    """Everything that training changes. Fleets carry a leading axis R on every array."""
+
+    actor: AnyActor
+    critic: CriticEnsemble
+    target_critic: CriticEnsemble
+    log_temperature: Float[Array, ""]
+    """log λ."""
+    classifier: DomainClassifier | None
+    actor_optimiser: optax.OptState
+    critic_optimiser: optax.OptState
+    temperature_optimiser: optax.OptState
+    classifier_optimiser: optax.OptState | None
+
+
+class Batch(NamedTuple):
+    """The rows of one update; None where the recipe does not read them."""
+
+    real: Transitions | None
+    sim: Transitions | None
+    classifier_real: Transitions | None
+    classifier_sim: Transitions | None
+
+
+def concatenate(*parts: Transitions | None) -> Transitions:
+    """Rows of several batches, one after the other; absent ones are passed over."""
+    present = [part for part in parts if part is not None]
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *present)
+
+
+class Algorithm:
+    """A recipe with its options, ready to make agents and to update them.
+
+    ``next_state_noise`` [O, O] is a factor of the covariance Σ̂_D (`gap.ratio.next_state_noise_factor`).
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        options: AlgorithmOptions,
+        *,
+        observation_size: int,
+        action_size: int,
+        next_state_noise: Array,
+    ):
+        self.recipe = recipe
+        self.options = options.resolved(recipe.defaults, action_size)
+        self.observation_size = observation_size
+        self.action_size = action_size
+        self.next_state_noise = next_state_noise
+        self.optimiser = optax.adam(self.options.learning_rate)
+
+    @property
+    def batch_sizes(self) -> dict[Reads, int]:
+        """Rows of the critic's batch from each source that the recipe reads."""
+        reads, size = self.recipe.reads, self.options.batch_size
+        if {Reads.REAL, Reads.SIM} <= reads:
+            real = min(max(round(size * self.options.real_fraction), 1), size - 1)
+            return {Reads.REAL: real, Reads.SIM: size - real}
+        return {source: size for source in (Reads.REAL, Reads.SIM) if source in reads}
+
+    def create(self, key: PRNGKeyArray) -> Agent:
+        """A fresh agent, its target network a copy of its critic."""
+        options = self.options
+        actor_key, critic_key, classifier_key = jax.random.split(key, 3)
+        sizes = (self.observation_size, self.action_size)
+        if options.actor == "stochastic":
+            actor = StochasticActor(*sizes, options.hidden_sizes, key=actor_key)
+        else:
+            noise = options.exploration_noise
+            actor = DeterministicActor(*sizes, options.hidden_sizes, exploration_noise=noise, key=actor_key)
+        critic = CriticEnsemble(
+            *sizes,
+            options.hidden_sizes,
+            size=options.critic_ensemble,
+            layer_norm=bool(options.critic_layer_norm),
+            key=critic_key,
+        )
+        classifier = None
+        if self.recipe.trains_gap_model:
+            classifier = DomainClassifier(*sizes, options.classifier_hidden_sizes, key=classifier_key)
+        log_temperature = jnp.zeros(())
+        start = self.optimiser.init
+        return Agent(
+            actor=actor,
+            critic=critic,
+            # A copy, since buffers given away to the compiled update must not be shared.
+            target_critic=jax.tree.map(jnp.copy, critic),
+            log_temperature=log_temperature,
+            classifier=classifier,
+            actor_optimiser=start(actor),  # pyright: ignore[reportArgumentType]
+            critic_optimiser=start(critic),  # pyright: ignore[reportArgumentType]
+            temperature_optimiser=start(log_temperature),
+            classifier_optimiser=None if classifier is None else start(classifier),  # pyright: ignore[reportArgumentType]
+        )
+
+    def update(self, agent: Agent, batch: Batch, key: PRNGKeyArray) -> tuple[Agent, Metrics]:
+        """One step of Algorithm 1 on one mini-batch; returns the new agent and scalar metrics."""
+        classifier_key, gap_key, critic_key, actor_key = jax.random.split(key, 4)
+        metrics: Metrics = {}
+        if agent.classifier is not None:
+            agent, info = self.update_classifier(agent, batch, classifier_key)
+            metrics |= info
+        agent, info = self.update_critic(agent, batch, gap_key, critic_key)
+        metrics |= info
+        agent, info = self.update_actor(agent, batch, actor_key)
+        metrics |= info
+        return self.update_target(agent), metrics
+
+    def update_classifier(self, agent: Agent, batch: Batch, key: PRNGKeyArray) -> tuple[Agent, Metrics]:
+        """One Adam step on the cross-entropy of both domain classifiers (Alg. 1, lines 4 and 5)."""
+        assert batch.classifier_real is not None
+        assert batch.classifier_sim is not None
+        real, sim = len(batch.classifier_real.reward), len(batch.classifier_sim.reward)
+        rows = concatenate(batch.classifier_real, batch.classifier_sim)
+        rows = domain.add_input_noise(rows, self.options.classifier_input_noise, key)
+        labels = jnp.repeat(
+            jnp.array([domain.REAL, domain.SIM]), jnp.array([real, sim]), total_repeat_length=real + sim
+        )
+        grads, info = jax.grad(domain.classifier_loss, has_aux=True)(agent.classifier, rows, labels)
+        new, state = self._step(grads, agent.classifier_optimiser, agent.classifier)
+        agent = eqx.tree_at(lambda a: (a.classifier, a.classifier_optimiser), agent, (new, state))
+        return agent, info
+
+    def gap_estimates(
+        self, agent: Agent, sim: Transitions | None, key: PRNGKeyArray
+    ) -> tuple[Array | None, Array | None]:
+        """``log P̂/P`` and ``u`` on simulated rows, each only if some term reads it."""
+        if agent.classifier is None or sim is None:
+            return None, None
+        log_ratio = gap = None
+        if Reads.LOG_RATIO in self.recipe.reads:
+            log_ratio = agent.classifier.log_ratio(sim.observation, sim.action, sim.next_observation)
+        if Reads.GAP in self.recipe.reads:
+            samples = self.options.next_state_samples
+            gap = dynamics_gap(agent.classifier, sim, self.next_state_noise, samples=samples, key=key)
+        return log_ratio, gap
+
+    def next_values(self, agent: Agent, rows: Transitions, key: PRNGKeyArray) -> Float[Array, " B"]:
+        """``γ (1 − terminated) min_i Q̄_i(s', a')`` with ``a' ~ π(·|s')`` (Eq. 1)."""
+        action_key, pair_key = jax.random.split(key)
+        action, log_density = agent.actor.sample(rows.next_observation, action_key)
+        q = agent.target_critic(rows.next_observation, action)
+        if len(q) > 2:
+            q = jax.random.choice(pair_key, q, (2,), replace=False)
+        value = q.min(0)
+        if self.options.entropy_in_backup:
+            value = value - jnp.exp(agent.log_temperature) * log_density
+        return jax.lax.stop_gradient(self.options.discount * (1.0 - rows.terminated) * value)
+
+    def critic_loss(
+        self,
+        critic: CriticEnsemble,
+        agent: Agent,
+        batch: Batch,
+        next_values: Float[Array, " B"],
+        gap_estimates: tuple[Array | None, Array | None],
+        key: PRNGKeyArray,
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """The recipe's terms, summed over terms and critics (Eq. 4–8)."""
+        rows = concatenate(batch.real, batch.sim)
+        q = critic(rows.observation, rows.action)
+        count = 0 if batch.real is None else len(batch.real.reward)
+        real = sim = None
+        if batch.real is not None:
+            real = Samples(q[:, :count], batch.real.reward, next_values[:count])
+            if Reads.SAMPLED_ACTIONS in self.recipe.reads:
+                real = self._with_sampled_actions(real, critic, agent, batch.real, key)
+        if batch.sim is not None:
+            sim = Samples(q[:, count:], batch.sim.reward, next_values[count:], *gap_estimates)
+        beta, alpha = jnp.asarray(self.options.beta), jnp.asarray(self.options.cql_alpha)
+        inputs = CriticInputs(real, sim, beta, alpha)
+        terms = {term.name: term.formula(inputs).sum() for term in self.recipe.critic}
+        loss = sum(terms.values(), jnp.zeros(()))
+        return loss, {"critic_loss": loss, **{f"critic_{k}": v for k, v in terms.items()}, **_summary(inputs)}
+
+    def _with_sampled_actions(
+        self, real: Samples, critic: CriticEnsemble, agent: Agent, rows: Transitions, key: PRNGKeyArray
+    ) -> Samples:
+        count, size = self.options.cql_actions, len(rows.reward)
+        random_key, here_key, next_key = jax.random.split(key, 3)
+        shape = (count, size, self.action_size)
+        uniform = jax.random.uniform(random_key, shape, minval=-1.0, maxval=1.0)
+        uniform_density = jnp.full(shape[:-1], self.action_size * jnp.log(0.5))
+        repeated = [jnp.broadcast_to(s, (count, *s.shape)) for s in (rows.observation, rows.next_observation)]
+        here, here_density = agent.actor.sample(repeated[0], here_key)
+        there, there_density = agent.actor.sample(repeated[1], next_key)
+        actions = jax.lax.stop_gradient(jnp.concatenate([uniform, here, there]))
+        density = jnp.concatenate([uniform_density, here_density, there_density])
+        observation = jnp.broadcast_to(rows.observation, (len(actions), *rows.observation.shape))
+        return real._replace(
+            sampled_q=jnp.moveaxis(critic(observation, actions), 1, -1),
+            sampled_log_density=jax.lax.stop_gradient(density.T),
+        )
+
+    def update_critic(
+        self, agent: Agent, batch: Batch, gap_key: PRNGKeyArray, key: PRNGKeyArray
+    ) -> tuple[Agent, Metrics]:
+        """One Adam step on the critics (Alg. 1, line 6)."""
+        next_key, sampled_key = jax.random.split(key)
+        next_values = self.next_values(agent, concatenate(batch.real, batch.sim), next_key)
+        estimates = self.gap_estimates(agent, batch.sim, gap_key)
+        loss = jax.grad(self.critic_loss, has_aux=True)
+        grads, info = loss(agent.critic, agent, batch, next_values, estimates, sampled_key)
+        critic, state = self._step(grads, agent.critic_optimiser, agent.critic)
+        return eqx.tree_at(lambda a: (a.critic, a.critic_optimiser), agent, (critic, state)), info
+
+    def actor_loss(
+        self, actor: AnyActor, agent: Agent, observation: Float[Array, "B O"], key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """``E[λ log π(a|s) − min_i Q_i(s, a)]`` and, beside it, ``E[log π]`` (Alg. 1, line 7)."""
+        action, log_density = actor.sample(observation, key)
+        value = agent.critic(observation, action).min(0)
+        temperature = jax.lax.stop_gradient(jnp.exp(agent.log_temperature))
+        return (temperature * log_density - value).mean(), log_density.mean()
+
+    def update_actor(self, agent: Agent, batch: Batch, key: PRNGKeyArray) -> tuple[Agent, Metrics]:
+        """One Adam step on the policy, then one on the temperature λ that keeps its entropy."""
+        readers = {source.reads for source in self.recipe.actor}
+        parts = ((Reads.REAL, batch.real), (Reads.SIM, batch.sim))
+        observation = concatenate(*(part for reads, part in parts if reads in readers)).observation
+        loss = jax.value_and_grad(self.actor_loss, has_aux=True)
+        (value, log_density), grads = loss(agent.actor, agent, observation, key)
+        actor, actor_state = self._step(grads, agent.actor_optimiser, agent.actor)
+        metrics = {"actor_loss": value}
+        agent = eqx.tree_at(lambda a: (a.actor, a.actor_optimiser), agent, (actor, actor_state))
+        if self.options.actor == "deterministic":
+            return agent, metrics
+        target = self.options.target_entropy
+        # d/d(log λ) of −log λ·(log π + target entropy), SAC's rule for the temperature.
+        temperature_grad = -(log_density + target)
+        log_temperature, state = self._step(
+            temperature_grad, agent.temperature_optimiser, agent.log_temperature
+        )
+        where = lambda a: (a.log_temperature, a.temperature_optimiser)  # noqa: E731
+        agent = eqx.tree_at(where, agent, (log_temperature, state))
+        return agent, metrics | {"entropy": -log_density, "temperature": jnp.exp(log_temperature)}
+
+    def update_target(self, agent: Agent) -> Agent:
+        """``Q̄ ← Q̄ + τ (Q − Q̄)``, after the critics have moved (Alg. 1, line 9)."""
+        rate = self.options.target_update_rate
+        target = jax.tree.map(lambda t, q: t + rate * (q - t), agent.target_critic, agent.critic)
+        return eqx.tree_at(lambda a: a.target_critic, agent, target)
+
+    def _step(self, grads: Any, state: Any, parameters: Any) -> tuple[Any, Any]:
+        updates, state = self.optimiser.update(grads, state, parameters)
+        return optax.apply_updates(parameters, updates), state
+
+
+def _summary(inputs: CriticInputs) -> Metrics:
+    """What a practitioner watches: Q by source, and the three quantities of the gap."""
+    metrics: Metrics = {}
+    if inputs.real is not None:
+        metrics["q_real"] = inputs.real.q.mean()
+    if inputs.sim is not None:
+        metrics["q_sim"] = inputs.sim.q.mean()
+        if inputs.sim.log_ratio is not None:
+            weight = dynamics_ratio(inputs.sim.log_ratio)
+            metrics |= {"log_ratio": inputs.sim.log_ratio.mean(), "weight": weight.mean()}
+        if inputs.sim.gap is not None:
+            gap = inputs.sim.gap
+            metrics |= {"gap": gap.mean(), "omega_max": gap.max() / gap.sum()}
+    return metrics

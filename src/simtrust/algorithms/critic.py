@@ -1,0 +1,189 @@
+"""The terms of the critic's loss: each a formula on arrays, summed over the ensemble.
+
+A recipe (`simtrust.algorithms.recipes`) is a list of these. Every term reads `CriticInputs`, so that Q
+is evaluated once on the whole mini-batch whatever the composition. What a term reads is declared in
+`Term.reads`; from it the training step derives which data, and whether a gap model, are needed at all.
+
+Departures from the paper: Eq. 8 has a factor ½ before the squared errors, which is left out as in the
+public reference, because the published β assumes it so.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from simtrust.gap import ratio
+
+BRACKET_BOUND = 1000.0
+REWARD_CORRECTION_BOUND = 10.0
+
+
+class Reads(enum.Enum):
+    """What a term needs to have been computed."""
+
+    REAL = "rows of the log"
+    SIM = "rows of the simulator's replay buffer"
+    LOG_RATIO = "the classifiers' log P̂/P on simulated rows"
+    GAP = "the gap u(s, a) on simulated rows"
+    SAMPLED_ACTIONS = "Q at random and policy actions in the states of the log"
+
+
+class Samples(NamedTuple):
+    """One source's half of the mini-batch, as the critic's terms see it."""
+
+    q: Float[Array, "E B"]
+    """``Q_e(s, a)``."""
+    reward: Float[Array, " B"]
+    next_value: Float[Array, " B"]
+    """``γ (1 − terminated) min_e Q̄_e(s', a')``, a constant."""
+    log_ratio: Float[Array, " B"] | None = None
+    """``log P̂/P (s'|s, a)``."""
+    gap: Float[Array, " B"] | None = None
+    """``u(s, a)``."""
+    sampled_q: Float[Array, "E B K"] | None = None
+    """``Q_e(s, a_k)`` at K sampled actions."""
+    sampled_log_density: Float[Array, "B K"] | None = None
+    """The density that each ``a_k`` was drawn with."""
+
+
+class CriticInputs(NamedTuple):
+    """Everything a term may read; a source that no term reads is None."""
+
+    real: Samples | None
+    sim: Samples | None
+    beta: Float[Array, ""]
+    """β, the weight of the value regularisation (Eq. 6)."""
+    cql_alpha: Float[Array, ""]
+    """α, the weight of CQL's regularisation (Eq. 3)."""
+
+
+class Term(NamedTuple):
+    """A summand of the critic's loss: what it reads, and its formula."""
+
+    name: str
+    reads: frozenset[Reads]
+    formula: Callable[[CriticInputs], Float[Array, " E"]]
+
+
+Weight = Callable[[Samples], Float[Array, " B"]]
+Reward = Callable[[Samples], Float[Array, " B"]]
+
+
+class Source(NamedTuple):
+    """Where rows come from: its name, and how to find its half of the inputs."""
+
+    name: str
+    reads: Reads
+    of: Callable[[CriticInputs], Samples]
+
+
+def _real(inputs: CriticInputs) -> Samples:
+    assert inputs.real is not None
+    return inputs.real
+
+
+def _sim(inputs: CriticInputs) -> Samples:
+    assert inputs.sim is not None
+    return inputs.sim
+
+
+REAL = Source("real", Reads.REAL, _real)
+SIM = Source("sim", Reads.SIM, _sim)
+
+
+def equal_weight(samples: Samples) -> Float[Array, " B"]:
+    """``w ≡ 1``."""
+    return jnp.ones_like(samples.reward)
+
+
+def dynamics_ratio(samples: Samples) -> Float[Array, " B"]:
+    """``w = P/P̂`` (Eq. 8)."""
+    assert samples.log_ratio is not None
+    return ratio.dynamics_ratio(samples.log_ratio)
+
+
+def own_reward(samples: Samples) -> Float[Array, " B"]:
+    """``r``."""
+    return samples.reward
+
+
+def minus_gap(samples: Samples) -> Float[Array, " B"]:
+    """DARC's ``r + Δr`` with ``Δr = −clip(log P̂/P, ±10)`` (Eysenbach et al., 2020)."""
+    assert samples.log_ratio is not None
+    correction = jnp.clip(samples.log_ratio, -REWARD_CORRECTION_BOUND, REWARD_CORRECTION_BOUND)
+    return samples.reward - jax.lax.stop_gradient(correction)
+
+
+GAP_READERS: dict[Callable, Reads] = {
+    dynamics_ratio: Reads.LOG_RATIO,
+    minus_gap: Reads.LOG_RATIO,
+    ratio.log_gap_share: Reads.GAP,
+}
+
+
+def bellman(source: Source, *, weight: Weight = equal_weight, reward: Reward = own_reward) -> Term:
+    """``E_source[w·(Q − y)²]`` with ``y = r + γ(1 − terminated)·min Q̄(s', a')`` (Eq. 1, 8)."""
+
+    def formula(inputs: CriticInputs) -> Float[Array, " E"]:
+        samples = source.of(inputs)
+        target = jax.lax.stop_gradient(reward(samples) + samples.next_value)
+        return (weight(samples) * jnp.square(samples.q - target)).mean(-1)
+
+    reads = {source.reads, *(GAP_READERS[f] for f in (weight, reward) if f in GAP_READERS)}
+    return Term(f"bellman_{source.name}", frozenset(reads), formula)
+
+
+def log_sum_exp(q: Float[Array, "E B"], log_omega: Float[Array, " B"]) -> Float[Array, " E"]:
+    """``log Σ ω exp Q`` (Eq. 6)."""
+    return jax.scipy.special.logsumexp(q + log_omega, axis=-1)
+
+
+def weighted_mean(q: Float[Array, "E B"], log_omega: Float[Array, " B"]) -> Float[Array, " E"]:
+    """``Σ ω Q``, the lower bound by Jensen's inequality of H2O(v) (Eq. 10, 19)."""
+    return (q * jnp.exp(log_omega)).sum(-1)
+
+
+by_gap = ratio.log_gap_share
+uniform = ratio.log_uniform_share
+
+
+def value_gap(
+    *,
+    omega: Callable[[Float[Array, " B"]], Float[Array, " B"]] = by_gap,
+    pool: Callable[[Float[Array, "E B"], Float[Array, " B"]], Float[Array, " E"]] = log_sum_exp,
+) -> Term:
+    """``β·(pool_B(Q; ω) − E_D[Q])``: pushes simulated values down by their gap, real ones up (Eq. 6).
+
+    The bracket is clipped to ±1000; outside, its gradient is 0.
+    """
+
+    def formula(inputs: CriticInputs) -> Float[Array, " E"]:
+        sim = _sim(inputs)
+        # ω needs an array of the batch's length even where it does not read the gap.
+        gap = sim.reward if sim.gap is None else sim.gap
+        bracket = pool(sim.q, omega(gap)) - _real(inputs).q.mean(-1)
+        return inputs.beta * jnp.clip(bracket, -BRACKET_BOUND, BRACKET_BOUND)
+
+    reads = {Reads.REAL, Reads.SIM} | ({GAP_READERS[omega]} if omega in GAP_READERS else set())
+    return Term("value_gap", frozenset(reads), formula)
+
+
+def conservative() -> Term:
+    """CQL(H): ``α·E_D[log Σ_k exp(Q(s, a_k))/density(a_k) − Q(s, a)]`` (Eq. 3; Kumar et al., 2020).
+
+    The actions are random, of the policy at s, and of the policy at s', with importance sampling and
+    without the Lagrange threshold.
+    """
+
+    def formula(inputs: CriticInputs) -> Float[Array, " E"]:
+        real = _real(inputs)
+        assert real.sampled_q is not None
+        assert real.sampled_log_density is not None
+        soft_maximum = jax.scipy.special.logsumexp(real.sampled_q - real.sampled_log_density, axis=-1)
+        return inputs.cql_alpha * (soft_maximum - real.q).mean(-1)
+
+    return Term("conservative", frozenset({Reads.REAL, Reads.SAMPLED_ACTIONS}), formula)

@@ -1,0 +1,198 @@
+"""A log in memory, and how the columns of a file become its rows and episodes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from simtrust.errors import DataError
+from simtrust.types import Transitions
+
+
+def defect(
+    source: str,
+    problem: str,
+    remedy: str,
+    *,
+    key: str | None = None,
+    row: int | None = None,
+    dimension: int | None = None,
+) -> DataError:
+    """The error for one defect of a log, always worded alike: file, key, row, dimension, remedy."""
+    place = [f"key '{key}'"] if key is not None else []
+    place += [f"row {row}"] if row is not None else []
+    place += [f"dimension {dimension}"] if dimension is not None else []
+    where = f"{source}: {', '.join(place)}" if place else source
+    return DataError(f"{where}: {problem}. Remedy: {remedy}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A checked log of T rows.
+
+    ``next_observation`` of a terminal row is a copy of its ``observation`` if the file does not hold
+    next observations: nobody saw it.
+    """
+
+    transitions: Transitions  # numpy float32, T rows, C-contiguous
+    episode_end: np.ndarray  # [T] bool: the last row of each episode, however it ended
+    source: str  # the path as given
+    sha256: str  # of the file's bytes
+    file_row: np.ndarray | None = None  # [T] int, rows of the file; None where none was dropped
+
+    def __len__(self) -> int:
+        return len(self.episode_end)
+
+    @property
+    def observation_size(self) -> int:
+        return self.transitions.observation.shape[-1]
+
+    @property
+    def action_size(self) -> int:
+        return self.transitions.action.shape[-1]
+
+    @property
+    def episode_count(self) -> int:
+        return int(self.episode_end.sum())
+
+    @property
+    def episode_lengths(self) -> np.ndarray:
+        """[episode_count] int."""
+        return np.diff(np.flatnonzero(self.episode_end), prepend=-1)
+
+    @property
+    def episode_returns(self) -> np.ndarray:
+        """[episode_count] float64: undiscounted sums of rewards."""
+        starts = np.flatnonzero(self.episode_end) - self.episode_lengths + 1
+        return np.add.reduceat(np.asarray(self.transitions.reward, dtype=np.float64), starts)
+
+    def row_in_file(self, row: int) -> int:
+        """The file's number for a row of this dataset."""
+        return row if self.file_row is None else int(self.file_row[row])
+
+
+def resolve_dones(columns: dict[str, np.ndarray], dones_mean: str | None) -> dict[str, np.ndarray]:
+    """Replaces ``dones`` by the terminals, and where they say so the timeouts, that they stand for."""
+    if "dones" not in columns:
+        return columns
+    dones = columns.pop("dones")
+    if "timeouts" in columns:
+        return columns | {"terminals": dones & ~columns["timeouts"]}
+    if dones_mean == "terminated":
+        return columns | {"terminals": dones}
+    return columns | {"terminals": np.zeros_like(dones), "timeouts": dones}
+
+
+def rows_from_columns(
+    source: str, columns: Mapping[str, np.ndarray]
+) -> tuple[Transitions, np.ndarray, np.ndarray | None]:
+    """Joins checked columns into transitions that never cross an episode's end.
+
+    ``columns`` holds ``observations`` [T, O], ``actions`` [T, A], ``rewards`` [T] (float32) and
+    ``terminals`` [T] (bool), and may hold ``next_observations`` [T, O] and ``timeouts`` [T] (bool).
+    A row that is both terminal and timeout is terminal. Returns the transitions, the episode ends
+    and, if rows were dropped, the file's row of each one kept. Raises DataError if the episodes'
+    ends cannot be known.
+    """
+    terminated = columns["terminals"]
+    episode_end = _episode_ends(source, columns)
+    next_observation = columns.get("next_observations")
+    file_row = None
+    if next_observation is None:
+        next_observation = _following_rows(columns["observations"], episode_end)
+        file_row, episode_end = _drop_unseen(source, terminated, episode_end)
+    elif "timeouts" in columns:
+        _refuse_crossing(source, columns)
+    rows = Transitions(
+        columns["observations"],
+        columns["actions"],
+        columns["rewards"],
+        next_observation,
+        terminated.astype(np.float32),
+    )
+    if file_row is not None:
+        rows = Transitions(*(field[file_row] for field in rows))
+    return Transitions(*map(np.ascontiguousarray, rows)), episode_end, file_row
+
+
+def columns_from_rows(dataset: Dataset) -> dict[str, np.ndarray]:
+    """The dataset under D4RL's keys, as saved; an end that is not a terminal is a timeout."""
+    terminals = np.asarray(dataset.transitions.terminated) == 1
+    return {
+        "observations": np.asarray(dataset.transitions.observation),
+        "actions": np.asarray(dataset.transitions.action),
+        "rewards": np.asarray(dataset.transitions.reward),
+        "next_observations": np.asarray(dataset.transitions.next_observation),
+        "terminals": terminals,
+        "timeouts": dataset.episode_end & ~terminals,
+    }
+
+
+def _episode_ends(source: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[T] bool, from the best evidence there is: timeouts, else breaks in the chain of observations."""
+    episode_end = columns["terminals"].copy()
+    if "timeouts" in columns:
+        episode_end |= columns["timeouts"]
+    elif "next_observations" in columns:
+        episode_end[:-1] |= (columns["next_observations"][:-1] != columns["observations"][1:]).any(axis=1)
+    elif not episode_end.any():
+        raise defect(
+            source,
+            "no row is a terminal, and without 'timeouts' or 'next_observations' the ends of"
+            " fixed-length episodes cannot be seen",
+            "add 'timeouts' (true on the last row of each episode that a time limit cut) or"
+            " 'next_observations'",
+            key="terminals",
+        )
+    episode_end[-1] = True
+    return episode_end
+
+
+def _following_rows(observations: np.ndarray, episode_end: np.ndarray) -> np.ndarray:
+    """[T, O]: the following row's observation; at an episode's end the row's own, as a placeholder."""
+    following = np.arange(len(observations)) + ~episode_end
+    return observations[following]
+
+
+def _drop_unseen(
+    source: str, terminated: np.ndarray, episode_end: np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Drops ends that are not terminal, whose next observation nobody recorded.
+
+    Returns the rows kept (None for all) and the ends among them: the row before a dropped one
+    becomes its episode's last.
+    """
+    dropped = episode_end & ~terminated
+    if dropped.all():
+        raise defect(
+            source,
+            "every episode is a single row whose next observation is not recorded",
+            "add 'next_observations'",
+            key="observations",
+            row=0,
+        )
+    if not dropped.any():
+        return None, episode_end
+    before_dropped = np.append(dropped[1:], False)
+    return np.flatnonzero(~dropped), (episode_end | before_dropped)[~dropped]
+
+
+def _refuse_crossing(source: str, columns: Mapping[str, np.ndarray]) -> None:
+    """Refuses a log whose next observations were made by shifting rows, resets included.
+
+    A single coincidence may be honest, so only a log that does it at *every* timeout is refused.
+    """
+    observations, next_observations = columns["observations"], columns["next_observations"]
+    cuts = np.flatnonzero(columns["timeouts"][:-1] & ~columns["terminals"][:-1])
+    same_as_reset = (next_observations[cuts] == observations[cuts + 1]).all(axis=1)
+    moved = (next_observations[cuts] != observations[cuts]).any(axis=1)
+    if len(cuts) and (same_as_reset & moved).all():
+        raise defect(
+            source,
+            f"the next observation of a timeout is the first observation of the next episode"
+            f" (row {cuts[0] + 1}), here and at every timeout before the last row",
+            "delete 'next_observations', which is then rebuilt within episodes, or clear the"
+            " timeouts if the recording ran on without a reset",
+            key="next_observations",
+            row=int(cuts[0]),
+        )

@@ -1,0 +1,31 @@
+"""The errors a user can cause, each of which says what is wrong, where, and how to mend it.
+
+The command line prints these without a traceback; everything else is a defect of ours.
+"""
+
+
+class SimtrustError(Exception):
+    """Base class of every error that a user's input can cause."""
+
+
+class DataError(SimtrustError, ValueError):
+    """A log cannot be used. The message names file, key, row and remedy."""
+
+
+class ConfigError(SimtrustError, ValueError):
+    """An option has a value that cannot work. The message names the option."""
+
+
+class ShiftError(ConfigError):
+    """A shift of the simulator is malformed, unsupported by the task, or would change nothing."""
+
+
+class SimulatorError(SimtrustError, RuntimeError):
+    """A simulator could not be made, raised, or returned something unusable.
+
+    The message names the environment, the step and the action that led there.
+    """
+
+
+class RunError(SimtrustError, RuntimeError):
+    """A run directory is locked, incomplete, damaged, or of a newer version."""

@@ -1,0 +1,1 @@
+"""Evaluation: what a policy earns, in the units of its user."""

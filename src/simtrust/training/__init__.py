@@ -1,0 +1,1 @@
+"""Training: the loop around the algorithms, and what keeps its results safe."""

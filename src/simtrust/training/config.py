@@ -1,0 +1,125 @@
+"""What a training run is asked to do: the command line's options, and the file that keeps them.
+
+Free of JAX, so that the command line can show its help at once.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from simtrust.algorithms.options import AlgorithmOptions
+from simtrust.errors import ConfigError, RunError
+
+CONFIG_FORMAT = 1
+
+RecipeName = Literal[
+    "trust", "h2o", "h2o_v", "h2o_a", "h2o_dr", "h2o_a_dr", "h2o_reg", "h2o_reg_dr",
+    "darc", "darc_plus", "sac", "cql",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that determines a run. Two runs of equal configuration give equal bits on CPU."""
+
+    recipe: RecipeName
+    """What to train; `trust` is ours, `h2o` the paper's."""
+    real: str | None
+    """The log of real transitions: D4RL HDF5 or npz."""
+    sim: str | None
+    """The simulator: a built-in task, any Gymnasium id, or module:factory."""
+    out: str
+    """The run directory."""
+    shifts: tuple[str, ...] = ()
+    """How the simulator's dynamics are shifted, as KIND=VALUE."""
+    real_env: str | None = None
+    """Where the policy is evaluated. Default: the built-in task without its shifts, if --shift is used."""
+    steps: int = 200_000
+    """Updates, and simulator steps, per run (the paper trains 1,000,000)."""
+    seeds: int = 1
+    """Number of runs, trained side by side."""
+    first_seed: int = 0
+    """Seed of the first run; the others count up from it."""
+    dones_mean: Literal["terminated", "timeout"] | None = None
+    """What a log's bare `dones` mean, if it has neither `terminals` nor `timeouts`."""
+    reward_scale: float | Literal["auto"] | None = None
+    """Multiplies rewards in training; `auto` keeps |Q| near 100. Returns are always in your units."""
+    normalise_observations: bool | None = None
+    """Standardise observations by the log's mean and standard deviation."""
+    rollout_steps: int = 1_000
+    """Simulator steps with the current policy, then as many updates, and so on."""
+    evaluate_every: int = 10_000
+    """Updates between evaluations; 0: only at the end."""
+    evaluation_episodes: int = 5
+    """Episodes of every evaluation, with the best action."""
+    checkpoint_every: int = 10_000
+    """Updates between checkpoints. The simulator's episode is cut at each, so that resuming is exact."""
+    buffer_capacity: int | None = None
+    """Simulated rows kept per run. Default: ten times the log."""
+    tensorboard: bool = False
+    """Also write TensorBoard files (needs the extra `tensorboard`)."""
+    algorithm: AlgorithmOptions = field(default_factory=AlgorithmOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "seeds", "rollout_steps", "evaluation_episodes", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1"
+                )
+        for name in ("first_seed", "evaluate_every"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be 0 or more"
+                )
+        for name in ("evaluate_every", "checkpoint_every"):
+            if getattr(self, name) % self.rollout_steps:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)} must be a multiple of "
+                    f"--rollout-steps {self.rollout_steps}"
+                )
+        if isinstance(self.reward_scale, float | int) and not 0 < self.reward_scale < float("inf"):
+            raise ConfigError(f"--reward-scale is {self.reward_scale}; it must be positive, or auto")
+        if self.buffer_capacity is not None and self.buffer_capacity < self.rollout_steps:
+            raise ConfigError(
+                f"--buffer-capacity {self.buffer_capacity} cannot hold a rollout of {self.rollout_steps} steps"
+            )
+
+    @property
+    def run_seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.first_seed, self.first_seed + self.seeds))
+
+
+def config_to_json(config: TrainConfig, **extra: Any) -> str:
+    """The configuration as JSON text, with a format version."""
+    return json.dumps({"format": CONFIG_FORMAT, **asdict(config), **extra}, indent=2) + "\n"
+
+
+def config_from_json(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """Read `config_to_json`'s file: the configuration, and whatever was stored beside it.
+
+    Raises `RunError` for a missing or damaged file and for a newer format.
+    """
+    try:
+        stored = json.loads(path.read_text())
+        version = stored.pop("format")
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist: {path.parent} is not a run directory of simtrust") from None
+    except (ValueError, KeyError, AttributeError, OSError) as error:
+        raise RunError(f"{path} is damaged ({error}); start the run again in a new directory") from error
+    if version != CONFIG_FORMAT:
+        raise RunError(
+            f"{path} has format {version}, this version of simtrust reads {CONFIG_FORMAT}; "
+            f"use the version that wrote it: {stored.get('versions', {}).get('simtrust', 'unknown')}"
+        )
+    try:
+        algorithm = {k: _tuple(v) for k, v in stored.pop("algorithm").items()}
+        own = {f.name for f in fields(TrainConfig)}
+        values = {k: _tuple(stored.pop(k)) for k in list(stored) if k in own}
+        return TrainConfig(**values, algorithm=AlgorithmOptions(**algorithm)), stored
+    except (TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"{path} is damaged ({error}); start the run again in a new directory") from error
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,171 @@
+"""Runs side by side: the update of one run, mapped over the runs axis R and compiled as one loop."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from simtrust.algorithms.agent import Agent, Algorithm, Batch, Metrics
+from simtrust.algorithms.critic import Reads
+from simtrust.data.replay import ReplayBuffer, unpack
+from simtrust.gap.classifier import REAL, SIM, classifier_accuracy
+
+Tree = TypeVar("Tree")
+
+# What a random key is for. Every stream is folded from the run's seed, this number, and the step.
+CREATE, UPDATE, EXPLORE = range(3)
+
+
+class Log(NamedTuple):
+    """The real rows on the device. The critics and the actor learn from all of them.
+
+    The classifiers learn from the first ``training`` rows, are tested on the ``held_out`` rows after
+    these, and never see the rest.
+    """
+
+    rows: Float[Array, "T row"]
+    training: int
+    held_out: int
+
+
+def seed_keys(seeds: Sequence[int], purpose: int) -> PRNGKeyArray:
+    """One random key a run [R], of one purpose."""
+    return jnp.stack([jax.random.fold_in(jax.random.key(seed), purpose) for seed in seeds])
+
+
+def over_runs(function, in_axes):
+    """``vmap`` over the leading runs axis; a fleet of one skips the batching, which costs CPU time."""
+
+    def mapped(*args):
+        runs = {
+            leaf.shape[0]
+            for arg, axis in zip(args, in_axes, strict=True)
+            if axis == 0
+            for leaf in jax.tree.leaves(arg)
+        }
+        if runs != {1}:
+            return jax.vmap(function, in_axes)(*args)
+        one = [
+            jax.tree.map(lambda x: x[0], arg) if axis == 0 else arg
+            for arg, axis in zip(args, in_axes, strict=True)
+        ]
+        return jax.tree.map(lambda x: x[None], function(*one))
+
+    return mapped
+
+
+class Fleet:
+    """Compiled operations on ``R`` agents of one algorithm."""
+
+    def __init__(self, algorithm: Algorithm):
+        self.algorithm = algorithm
+        self._train = jax.jit(self._train_round, static_argnames=("updates", "training"), donate_argnums=0)
+        self._accuracy = jax.jit(self._held_out_accuracy)
+        self._act = {
+            explore: jax.jit(partial(self._actions, explore), static_argnums=0) for explore in (True, False)
+        }
+
+    def create(self, seeds: Sequence[int]) -> Agent:
+        """Fresh agents [R], one for each seed."""
+        return eqx.filter_jit(over_runs(self.algorithm.create, (0,)))(seed_keys(seeds, CREATE))
+
+    def train(
+        self,
+        agents: Agent,
+        log: Log | None,
+        buffer: ReplayBuffer | None,
+        keys: PRNGKeyArray,
+        *,
+        step: int,
+        updates: int,
+    ) -> tuple[Agent, dict[str, np.ndarray]]:
+        """``updates`` updates from ``step`` on; metrics [R] are means over them.
+
+        ``agents`` are given up: their memory is reused.
+        """
+        rows, training = (None, 0) if log is None else (log.rows, log.training)
+        agents, metrics = self._train(
+            agents, rows, buffer, keys, jnp.asarray(step, jnp.uint32), updates=updates, training=training
+        )
+        return agents, {name: np.asarray(value) for name, value in metrics.items()}
+
+    def _train_round(self, agents, rows, buffer, keys, step, *, updates: int, training: int):
+        def update(agent: Agent, key: PRNGKeyArray, simulated: Array | None, step: Array):
+            sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
+            batch = self._sample(rows, training, buffer, simulated, sample_key)
+            return self.algorithm.update(agent, batch, update_key)
+
+        fleet_update = over_runs(update, (0, 0, 0, None))
+        simulated = None if buffer is None else buffer.rows
+
+        def body(agents: Agent, step: Array) -> tuple[Agent, Metrics]:
+            return fleet_update(agents, keys, simulated, step)
+
+        agents, metrics = jax.lax.scan(body, agents, step + jnp.arange(updates, dtype=jnp.uint32))
+        return agents, jax.tree.map(lambda m: m.mean(0), metrics)
+
+    def _sample(self, rows, training: int, buffer, simulated, key: PRNGKeyArray) -> Batch:
+        """Mini-batches from both sources, drawn uniformly with replacement."""
+        algorithm = self.algorithm
+        sizes = (algorithm.observation_size, algorithm.action_size)
+        count = algorithm.batch_sizes
+        half = algorithm.options.classifier_batch_size // 2 if algorithm.recipe.trains_gap_model else 0
+        real_key, sim_key, classifier_key = jax.random.split(key, 3)
+        real = sim = classifier_real = classifier_sim = None
+        if Reads.REAL in count:
+            index = jax.random.randint(real_key, (count[Reads.REAL],), 0, len(rows))
+            real = unpack(rows[index], *sizes)
+        if half:
+            index = jax.random.randint(classifier_key, (half,), 0, training)
+            classifier_real = unpack(rows[index], *sizes)
+        if Reads.SIM in count:
+            drawn = unpack(buffer.sample(simulated, sim_key, count[Reads.SIM] + half), *sizes)
+            sim = jax.tree.map(lambda x: x[: count[Reads.SIM]], drawn)
+            classifier_sim = jax.tree.map(lambda x: x[count[Reads.SIM] :], drawn) if half else None
+        return Batch(real, sim, classifier_real, classifier_sim)
+
+    def actor(self, agents: Agent):
+        """A quick ``act(observation [R, S, O], keys, step) -> actions [R, S, A]`` for one rollout.
+
+        With ``keys`` [R] it explores, without it takes the best action.
+        """
+        # Flattening a module in Python at every step would cost more than the network itself.
+        leaves, structure = jax.tree.flatten(agents.actor)
+
+        def act(observation: np.ndarray, keys: PRNGKeyArray | None = None, step: int = 0) -> np.ndarray:
+            actions = self._act[keys is not None]
+            return np.asarray(actions(structure, leaves, observation, keys, np.uint32(step)))
+
+        return act
+
+    @staticmethod
+    def _actions(explore: bool, structure, leaves, observation, keys, step):
+        actors = jax.tree.unflatten(structure, leaves)
+        if not explore:
+            return over_runs(lambda actor, s: actor.best(s), (0, 0))(actors, observation)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
+        return over_runs(lambda actor, s, key: actor.explore(s, key), (0, 0, 0))(actors, observation, keys)
+
+    def held_out_accuracy(self, agents: Agent, log: Log, fresh: np.ndarray) -> dict[str, np.ndarray]:
+        """The classifiers' accuracy [R] on rows they never trained on.
+
+        Real: the log's held-out rows. Simulated: ``fresh`` rows [R, n, row], just collected.
+        """
+        real = log.rows[log.training : log.training + log.held_out]
+        return {k: np.asarray(v) for k, v in self._accuracy(agents.classifier, real, fresh).items()}
+
+    def _held_out_accuracy(self, classifiers, real, fresh):
+        sizes = (self.algorithm.observation_size, self.algorithm.action_size)
+
+        def accuracy(classifier, fresh):
+            return {
+                **classifier_accuracy(classifier, unpack(real, *sizes), REAL),
+                **classifier_accuracy(classifier, unpack(fresh, *sizes), SIM),
+            }
+
+        return over_runs(accuracy, (0, 0))(classifiers, fresh)

@@ -1,0 +1,217 @@
+"""From a configuration to everything a run needs, with every check made before any work starts."""
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+from itertools import pairwise
+
+import gymnasium
+import jax.numpy as jnp
+import numpy as np
+import psutil
+
+from simtrust import data
+from simtrust.algorithms.agent import Algorithm
+from simtrust.algorithms.critic import Reads
+from simtrust.algorithms.recipes import Recipe, get_recipe
+from simtrust.data.dataset import Dataset
+from simtrust.data.replay import pack, row_size
+from simtrust.errors import ConfigError
+from simtrust.gap.ratio import next_state_noise_factor
+from simtrust.simulators import make_simulator, parse_shifts
+from simtrust.training.config import TrainConfig
+from simtrust.training.fleet import Log
+from simtrust.training.scaling import Scaling, make_scaling
+from simtrust.types import Transitions
+
+HELD_OUT_SHARE = 0.02
+HELD_OUT_MAX = 2_000
+DEFAULT_CAPACITY = 1_000_000
+CAPACITY_PER_LOG = 10
+BASE_BYTES = 500 * 2**20
+"""What Python, JAX, MuJoCo and the compiled update take, measured."""
+PACKAGES = ("simtrust", "jax", "jaxlib", "equinox", "optax", "numpy", "mujoco", "gymnasium")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A checked configuration, its data and its environments."""
+
+    config: TrainConfig
+    recipe: Recipe
+    algorithm: Algorithm
+    scaling: Scaling
+    dataset: Dataset | None
+    log: Log | None
+    simulator: gymnasium.vector.VectorEnv | None
+    evaluation: gymnasium.vector.VectorEnv
+    evaluation_name: str
+    capacity: int
+
+
+def prepare(config: TrainConfig) -> Problem:
+    """Load, check and connect everything that ``config`` names.
+
+    Raises a `SimtrustError` that says what to change, before any training.
+    """
+    recipe = get_recipe(config.recipe)
+    needs_log = Reads.REAL in recipe.reads or recipe.trains_gap_model
+    if needs_log and config.real is None:
+        raise ConfigError(f"recipe {config.recipe} learns from a log: give --real FILE")
+    needs_simulator = Reads.SIM in recipe.reads
+    if needs_simulator and config.sim is None:
+        raise ConfigError(f"recipe {config.recipe} learns from a simulator: give --sim ID")
+    evaluation_name = evaluation_environment(config)
+    dataset = data.load_dataset(config.real, dones_mean=config.dones_mean) if config.real else None
+    episodes = config.seeds * config.evaluation_episodes
+    evaluation = make_simulator(evaluation_name, num_envs=episodes)
+    simulator = None
+    if needs_simulator:
+        simulator = make_simulator(str(config.sim), num_envs=config.seeds, shifts=parse_shifts(config.shifts))
+        _check_same_spaces(simulator, evaluation, str(config.sim), evaluation_name)
+    observation, action = _spaces(evaluation)
+    if dataset is not None:
+        data.check_against_simulator(dataset, observation, action, evaluation_name)
+    scaling = _scaling(config, recipe, dataset, observation, action)
+    inside = None if dataset is None else scaling.transitions(dataset.transitions)
+    algorithm = Algorithm(
+        recipe,
+        config.algorithm,
+        observation_size=observation.shape[0],
+        action_size=action.shape[0],
+        next_state_noise=_noise(config, inside, observation.shape[0]),
+    )
+    capacity = _capacity(config, dataset)
+    check_memory(config, algorithm, 0 if dataset is None else len(dataset), capacity)
+    log = _log(dataset, inside) if needs_log and dataset is not None and inside is not None else None
+    return Problem(
+        config, recipe, algorithm, scaling, dataset, log, simulator, evaluation, evaluation_name, capacity
+    )
+
+
+def evaluation_environment(config: TrainConfig) -> str:
+    """Where the policy is judged: --real-env, else the unshifted task, else the simulator itself."""
+    name = config.real_env or config.sim
+    if name is None:
+        raise ConfigError(
+            f"recipe {config.recipe} needs an environment that tells the action's bounds and evaluates "
+            "the policy: give --real-env ID or --sim ID"
+        )
+    return name
+
+
+def predicted_bytes(config: TrainConfig, algorithm: Algorithm, log_rows: int, capacity: int) -> int:
+    """Peak memory of a run: the log three times while it is loaded, the replay buffers, the agents."""
+    row = 4 * row_size(algorithm.observation_size, algorithm.action_size)
+    options = algorithm.options
+    widths = (algorithm.observation_size + algorithm.action_size, *options.hidden_sizes, 1)
+    network = 4 * sum(i * o + o for i, o in pairwise(widths))
+    # Parameters and Adam's two moments, of critics and actor, and the target's parameters; twice,
+    # since a checkpoint and the update's gradients copy them.
+    agents = 2 * config.seeds * network * (4 * options.critic_ensemble + 3)
+    buffers = config.seeds * capacity * row if Reads.SIM in algorithm.recipe.reads else 0
+    return BASE_BYTES + 3 * log_rows * row + buffers + agents
+
+
+def check_memory(config: TrainConfig, algorithm: Algorithm, log_rows: int, capacity: int) -> None:
+    """Raise `ConfigError` if the run would not fit into the memory that is free now."""
+    needed = predicted_bytes(config, algorithm, log_rows, capacity)
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise ConfigError(
+            f"this run needs about {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are free; "
+            f"lower --buffer-capacity (now {capacity:,} rows for each of {config.seeds} runs) or --seeds"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that decides the numbers; MuJoCo repeats itself only within one version."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+def _spaces(environment: gymnasium.vector.VectorEnv) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
+    observation, action = environment.single_observation_space, environment.single_action_space
+    assert isinstance(observation, gymnasium.spaces.Box)
+    assert isinstance(action, gymnasium.spaces.Box)
+    return observation, action
+
+
+def _check_same_spaces(
+    simulator: gymnasium.vector.VectorEnv, real: gymnasium.vector.VectorEnv, sim_name: str, real_name: str
+) -> None:
+    for which, ours, theirs in zip(("observation", "action"), _spaces(simulator), _spaces(real), strict=True):
+        if ours.shape != theirs.shape:
+            raise ConfigError(
+                f"the {which} of simulator {sim_name} has shape {ours.shape}, "
+                f"that of the real environment {real_name} {theirs.shape}; they must agree"
+            )
+        if which == "action" and not (
+            np.allclose(ours.low, theirs.low) and np.allclose(ours.high, theirs.high)
+        ):
+            raise ConfigError(
+                f"the action bounds of simulator {sim_name} are {ours.low} to {ours.high}, "
+                f"those of the real environment {real_name} {theirs.low} to {theirs.high}; they must agree"
+            )
+
+
+def _scaling(
+    config: TrainConfig,
+    recipe: Recipe,
+    dataset: Dataset | None,
+    observation: gymnasium.spaces.Box,
+    action: gymnasium.spaces.Box,
+) -> Scaling:
+    defaults = {"normalise_observations": False, "reward_scale": 1.0, **recipe.defaults}
+    chosen = {
+        name: defaults[name] if getattr(config, name) is None else getattr(config, name)
+        for name in ("normalise_observations", "reward_scale")
+    }
+    return make_scaling(
+        None if dataset is None else dataset.transitions,
+        action.low,
+        action.high,
+        observation.shape[0],
+        discount=config.algorithm.discount,
+        **chosen,
+    )
+
+
+def _noise(config: TrainConfig, inside: Transitions[np.ndarray] | None, size: int) -> jnp.ndarray:
+    if inside is None:
+        return jnp.zeros((size, size))
+    options = config.algorithm
+    kind, scale = options.next_state_covariance, options.next_state_noise_scale
+    return jnp.asarray(next_state_noise_factor(inside.observation, covariance=kind, scale=scale))
+
+
+def _capacity(config: TrainConfig, dataset: Dataset | None) -> int:
+    wanted = config.buffer_capacity
+    if wanted is None:
+        wanted = DEFAULT_CAPACITY if dataset is None else CAPACITY_PER_LOG * len(dataset)
+    # No more rows than steps are ever collected.
+    rounds = -(-config.steps // config.rollout_steps)
+    return max(min(wanted, rounds * config.rollout_steps), config.rollout_steps)
+
+
+def _log(dataset: Dataset, inside: Transitions[np.ndarray]) -> Log:
+    """The log on the device, ordered: rows for the classifiers, their held-out rows, all others.
+
+    Whole episodes are held out, spread evenly over the recording, so that no neighbour of a held-out
+    row was trained on. A terminal row whose next state the file did not hold repeats its own state
+    there; only the critic may read it, which ignores the next state of terminals.
+    """
+    rows = len(dataset)
+    goal = min(round(HELD_OUT_SHARE * rows), HELD_OUT_MAX)
+    episode = np.cumsum(dataset.episode_end) - dataset.episode_end
+    held_out = np.zeros(rows, bool)
+    if dataset.episode_count >= 10:
+        wanted = max(round(dataset.episode_count * goal / rows), 1)
+        chosen = np.linspace(0, dataset.episode_count - 1, wanted + 2)[1:-1].astype(int)
+        held_out = np.isin(episode, chosen)
+    else:
+        held_out[rows - goal :] = True
+    unknown = (inside.terminated > 0) & (inside.next_observation == inside.observation).all(-1)
+    order = np.argsort(np.where(unknown, 2, np.where(held_out, 1, 0)), kind="stable")
+    counts = (int((~held_out & ~unknown).sum()), int((held_out & ~unknown).sum()))
+    return Log(jnp.asarray(pack(inside)[order]), *counts)
