@@ -4,7 +4,7 @@ Actions live in ``[-1, 1]`` everywhere inside the algorithms; the bounds of the 
 where its data enters and where an action leaves (`simtrust.training.scaling`).
 
 An actor answers three questions: which action does it sample, how likely was that, and which action
-is best. Its improvement objective is ``E[min Q(s, a) − λ log π(a|s)]`` (Alg. 1, line 7); with a
+is best. Randomness comes in as standard normal noise, drawn by the caller. Its improvement objective is ``E[min Q(s, a) − λ log π(a|s)]`` (Alg. 1, line 7); with a
 deterministic actor the entropy term vanishes and Eq. 2 is left.
 """
 
@@ -25,12 +25,14 @@ class Actor(Protocol):
     """What the algorithms ask of a policy."""
 
     def sample(
-        self, observation: Float[Array, "*batch O"], key: PRNGKeyArray
+        self, observation: Float[Array, "*batch O"], noise: Float[Array, "*batch A"]
     ) -> tuple[Float[Array, "*batch A"], Float[Array, "*batch"]]:
         """An action and its log-density, differentiable in the parameters."""
         ...
 
-    def explore(self, observation: Float[Array, "*batch O"], key: PRNGKeyArray) -> Float[Array, "*batch A"]:
+    def explore(
+        self, observation: Float[Array, "*batch O"], noise: Float[Array, "*batch A"]
+    ) -> Float[Array, "*batch A"]:
         """The action taken while collecting simulated transitions."""
         ...
 
@@ -66,14 +68,13 @@ class StochasticActor(eqx.Module):
         mean, log_std = jnp.split(self.network(observation), 2, axis=-1)
         return mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
 
-    def sample(self, observation: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
+    def sample(self, observation: Array, noise: Array) -> tuple[Array, Array]:
         mean, log_std = self._parameters(observation)
-        noise = jax.random.normal(key, mean.shape)
         before_tanh = mean + jnp.exp(log_std) * noise
         return jnp.tanh(before_tanh), tanh_gaussian_log_density(noise, log_std, before_tanh)
 
-    def explore(self, observation: Array, key: PRNGKeyArray) -> Array:
-        return self.sample(observation, key)[0]
+    def explore(self, observation: Array, noise: Array) -> Array:
+        return self.sample(observation, noise)[0]
 
     def best(self, observation: Array) -> Array:
         mean, _ = self._parameters(observation)
@@ -98,15 +99,14 @@ class DeterministicActor(eqx.Module):
         self.network = MLP(observation_size, hidden_sizes, action_size, key=key)
         self.exploration_noise = exploration_noise
 
-    def sample(self, observation: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
-        del key
+    def sample(self, observation: Array, noise: Array) -> tuple[Array, Array]:
+        del noise
         action = self.best(observation)
         return action, jnp.zeros(action.shape[:-1])
 
-    def explore(self, observation: Array, key: PRNGKeyArray) -> Array:
+    def explore(self, observation: Array, noise: Array) -> Array:
         action = self.best(observation)
-        noise = self.exploration_noise * jax.random.normal(key, action.shape)
-        return jnp.clip(action + noise, -1.0, 1.0)
+        return jnp.clip(action + self.exploration_noise * noise, -1.0, 1.0)
 
     def best(self, observation: Array) -> Array:
         return jnp.tanh(self.network(observation))

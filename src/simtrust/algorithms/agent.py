@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from simtrust.algorithms.actor import DeterministicActor, StochasticActor
 from simtrust.algorithms.critic import CriticInputs, Reads, Samples
@@ -48,6 +49,25 @@ class Batch(NamedTuple):
     sim: Transitions | None
     classifier_real: Transitions | None
     classifier_sim: Transitions | None
+
+
+class Noise(NamedTuple):
+    """The random numbers of one update, drawn beforehand: standard normal but where noted.
+
+    Drawn for many updates at once (`Algorithm.draw_noise` under ``vmap``), since on CPU a call of the
+    generator costs as much as a thousand of its numbers.
+    """
+
+    next_action: Float[Array, "B A"]
+    action: Float[Array, "B A"]
+    pair: Int[Array, "2"]
+    """Two different members of the critic ensemble, uniform."""
+    classifier: Float[Array, "C inputs"] | None = None
+    next_state: Float[Array, "N B O"] | None = None
+    sampled_uniform: Float[Array, "K B A"] | None = None
+    """Uniform in [-1, 1]."""
+    sampled_here: Float[Array, "K B A"] | None = None
+    sampled_next: Float[Array, "K B A"] | None = None
 
 
 def concatenate(*parts: Transitions | None) -> Transitions:
@@ -122,36 +142,64 @@ class Algorithm:
             classifier_optimiser=None if classifier is None else start(classifier),  # pyright: ignore[reportArgumentType]
         )
 
-    def update(self, agent: Agent, batch: Batch, key: PRNGKeyArray) -> tuple[Agent, Metrics]:
+    def draw_noise(self, key: PRNGKeyArray) -> Noise:
+        """The random numbers of one update."""
+        options, reads, sizes = self.options, self.recipe.reads, self.batch_sizes
+        keys = jax.random.split(key, len(Noise._fields))
+        noise = dict(zip(Noise._fields, keys, strict=True))
+        normal = jax.random.normal
+        inputs = 2 * self.observation_size + self.action_size
+        actors = sum(sizes[source.reads] for source in self.recipe.actor)
+        ensemble, drawn = options.critic_ensemble, min(options.critic_ensemble, 2)
+        shapes = {
+            "next_action": (sum(sizes.values()), self.action_size),
+            "action": (actors, self.action_size),
+        }
+        if self.recipe.trains_gap_model:
+            shapes["classifier"] = (options.classifier_batch_size, inputs)
+        if Reads.GAP in reads:
+            shapes["next_state"] = (options.next_state_samples, sizes[Reads.SIM], self.observation_size)
+        sampled: dict[str, Array] = {}
+        if Reads.SAMPLED_ACTIONS in reads:
+            shape = (options.cql_actions, sizes[Reads.REAL], self.action_size)
+            shapes |= {"sampled_here": shape, "sampled_next": shape}
+            sampled["sampled_uniform"] = jax.random.uniform(
+                noise["sampled_uniform"], shape, minval=-1.0, maxval=1.0
+            )
+        return Noise(
+            pair=jax.random.choice(noise["pair"], ensemble, (drawn,), replace=False),
+            **{name: normal(noise[name], shape) for name, shape in shapes.items()},
+            **sampled,
+        )
+
+    def update(self, agent: Agent, batch: Batch, noise: Noise) -> tuple[Agent, Metrics]:
         """One step of Algorithm 1 on one mini-batch; returns the new agent and scalar metrics."""
-        classifier_key, gap_key, critic_key, actor_key = jax.random.split(key, 4)
         metrics: Metrics = {}
         if agent.classifier is not None:
-            agent, info = self.update_classifier(agent, batch, classifier_key)
+            agent, info = self.update_classifier(agent, batch, noise)
             metrics |= info
-        agent, info = self.update_critic(agent, batch, gap_key, critic_key)
+        agent, info = self.update_critic(agent, batch, noise)
         metrics |= info
-        agent, info = self.update_actor(agent, batch, actor_key)
+        agent, info = self.update_actor(agent, batch, noise)
         metrics |= info
         return self.update_target(agent), metrics
 
-    def update_classifier(self, agent: Agent, batch: Batch, key: PRNGKeyArray) -> tuple[Agent, Metrics]:
+    def update_classifier(self, agent: Agent, batch: Batch, noise: Noise) -> tuple[Agent, Metrics]:
         """One Adam step on the cross-entropy of both domain classifiers (Alg. 1, lines 4 and 5)."""
         assert batch.classifier_real is not None
         assert batch.classifier_sim is not None
+        assert noise.classifier is not None
         real, sim = len(batch.classifier_real.reward), len(batch.classifier_sim.reward)
         rows = concatenate(batch.classifier_real, batch.classifier_sim)
-        rows = domain.add_input_noise(rows, self.options.classifier_input_noise, key)
-        labels = jnp.repeat(
-            jnp.array([domain.REAL, domain.SIM]), jnp.array([real, sim]), total_repeat_length=real + sim
-        )
+        rows = domain.add_input_noise(rows, noise.classifier, self.options.classifier_input_noise)
+        labels = np.repeat([domain.REAL, domain.SIM], [real, sim])
         grads, info = jax.grad(domain.classifier_loss, has_aux=True)(agent.classifier, rows, labels)
         new, state = self._step(grads, agent.classifier_optimiser, agent.classifier)
         agent = eqx.tree_at(lambda a: (a.classifier, a.classifier_optimiser), agent, (new, state))
         return agent, info
 
     def gap_estimates(
-        self, agent: Agent, sim: Transitions | None, key: PRNGKeyArray
+        self, agent: Agent, sim: Transitions | None, noise: Noise
     ) -> tuple[Array | None, Array | None]:
         """``log P̂/P`` and ``u`` on simulated rows, each only if some term reads it."""
         if agent.classifier is None or sim is None:
@@ -159,18 +207,16 @@ class Algorithm:
         log_ratio = gap = None
         if Reads.LOG_RATIO in self.recipe.reads:
             log_ratio = agent.classifier.log_ratio(sim.observation, sim.action, sim.next_observation)
-        if Reads.GAP in self.recipe.reads:
-            samples = self.options.next_state_samples
-            gap = dynamics_gap(agent.classifier, sim, self.next_state_noise, samples=samples, key=key)
+        if noise.next_state is not None:
+            gap = dynamics_gap(agent.classifier, sim, self.next_state_noise, noise.next_state)
         return log_ratio, gap
 
-    def next_values(self, agent: Agent, rows: Transitions, key: PRNGKeyArray) -> Float[Array, " B"]:
+    def next_values(self, agent: Agent, rows: Transitions, noise: Noise) -> Float[Array, " B"]:
         """``γ (1 − terminated) min_i Q̄_i(s', a')`` with ``a' ~ π(·|s')`` (Eq. 1)."""
-        action_key, pair_key = jax.random.split(key)
-        action, log_density = agent.actor.sample(rows.next_observation, action_key)
+        action, log_density = agent.actor.sample(rows.next_observation, noise.next_action)
         q = agent.target_critic(rows.next_observation, action)
         if len(q) > 2:
-            q = jax.random.choice(pair_key, q, (2,), replace=False)
+            q = q[noise.pair]
         value = q.min(0)
         if self.options.entropy_in_backup:
             value = value - jnp.exp(agent.log_temperature) * log_density
@@ -183,7 +229,7 @@ class Algorithm:
         batch: Batch,
         next_values: Float[Array, " B"],
         gap_estimates: tuple[Array | None, Array | None],
-        key: PRNGKeyArray,
+        noise: Noise,
     ) -> tuple[Float[Array, ""], Metrics]:
         """The recipe's terms, summed over terms and critics (Eq. 4–8)."""
         rows = concatenate(batch.real, batch.sim)
@@ -193,7 +239,7 @@ class Algorithm:
         if batch.real is not None:
             real = Samples(q[:, :count], batch.real.reward, next_values[:count])
             if Reads.SAMPLED_ACTIONS in self.recipe.reads:
-                real = self._with_sampled_actions(real, critic, agent, batch.real, key)
+                real = self._with_sampled_actions(real, critic, agent, batch.real, noise)
         if batch.sim is not None:
             sim = Samples(q[:, count:], batch.sim.reward, next_values[count:], *gap_estimates)
         beta, alpha = jnp.asarray(self.options.beta), jnp.asarray(self.options.cql_alpha)
@@ -203,16 +249,17 @@ class Algorithm:
         return loss, {"critic_loss": loss, **{f"critic_{k}": v for k, v in terms.items()}, **_summary(inputs)}
 
     def _with_sampled_actions(
-        self, real: Samples, critic: CriticEnsemble, agent: Agent, rows: Transitions, key: PRNGKeyArray
+        self, real: Samples, critic: CriticEnsemble, agent: Agent, rows: Transitions, noise: Noise
     ) -> Samples:
-        count, size = self.options.cql_actions, len(rows.reward)
-        random_key, here_key, next_key = jax.random.split(key, 3)
-        shape = (count, size, self.action_size)
-        uniform = jax.random.uniform(random_key, shape, minval=-1.0, maxval=1.0)
-        uniform_density = jnp.full(shape[:-1], self.action_size * jnp.log(0.5))
+        uniform = noise.sampled_uniform
+        assert uniform is not None
+        assert noise.sampled_here is not None
+        assert noise.sampled_next is not None
+        count = len(uniform)
+        uniform_density = jnp.full(uniform.shape[:-1], self.action_size * jnp.log(0.5))
         repeated = [jnp.broadcast_to(s, (count, *s.shape)) for s in (rows.observation, rows.next_observation)]
-        here, here_density = agent.actor.sample(repeated[0], here_key)
-        there, there_density = agent.actor.sample(repeated[1], next_key)
+        here, here_density = agent.actor.sample(repeated[0], noise.sampled_here)
+        there, there_density = agent.actor.sample(repeated[1], noise.sampled_next)
         actions = jax.lax.stop_gradient(jnp.concatenate([uniform, here, there]))
         density = jnp.concatenate([uniform_density, here_density, there_density])
         observation = jnp.broadcast_to(rows.observation, (len(actions), *rows.observation.shape))
@@ -221,34 +268,31 @@ class Algorithm:
             sampled_log_density=jax.lax.stop_gradient(density.T),
         )
 
-    def update_critic(
-        self, agent: Agent, batch: Batch, gap_key: PRNGKeyArray, key: PRNGKeyArray
-    ) -> tuple[Agent, Metrics]:
+    def update_critic(self, agent: Agent, batch: Batch, noise: Noise) -> tuple[Agent, Metrics]:
         """One Adam step on the critics (Alg. 1, line 6)."""
-        next_key, sampled_key = jax.random.split(key)
-        next_values = self.next_values(agent, concatenate(batch.real, batch.sim), next_key)
-        estimates = self.gap_estimates(agent, batch.sim, gap_key)
+        next_values = self.next_values(agent, concatenate(batch.real, batch.sim), noise)
+        estimates = self.gap_estimates(agent, batch.sim, noise)
         loss = jax.grad(self.critic_loss, has_aux=True)
-        grads, info = loss(agent.critic, agent, batch, next_values, estimates, sampled_key)
+        grads, info = loss(agent.critic, agent, batch, next_values, estimates, noise)
         critic, state = self._step(grads, agent.critic_optimiser, agent.critic)
         return eqx.tree_at(lambda a: (a.critic, a.critic_optimiser), agent, (critic, state)), info
 
     def actor_loss(
-        self, actor: AnyActor, agent: Agent, observation: Float[Array, "B O"], key: PRNGKeyArray
+        self, actor: AnyActor, agent: Agent, observation: Float[Array, "B O"], noise: Float[Array, "B A"]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """``E[λ log π(a|s) − min_i Q_i(s, a)]`` and, beside it, ``E[log π]`` (Alg. 1, line 7)."""
-        action, log_density = actor.sample(observation, key)
+        action, log_density = actor.sample(observation, noise)
         value = agent.critic(observation, action).min(0)
         temperature = jax.lax.stop_gradient(jnp.exp(agent.log_temperature))
         return (temperature * log_density - value).mean(), log_density.mean()
 
-    def update_actor(self, agent: Agent, batch: Batch, key: PRNGKeyArray) -> tuple[Agent, Metrics]:
+    def update_actor(self, agent: Agent, batch: Batch, noise: Noise) -> tuple[Agent, Metrics]:
         """One Adam step on the policy, then one on the temperature λ that keeps its entropy."""
         readers = {source.reads for source in self.recipe.actor}
         parts = ((Reads.REAL, batch.real), (Reads.SIM, batch.sim))
         observation = concatenate(*(part for reads, part in parts if reads in readers)).observation
         loss = jax.value_and_grad(self.actor_loss, has_aux=True)
-        (value, log_density), grads = loss(agent.actor, agent, observation, key)
+        (value, log_density), grads = loss(agent.actor, agent, observation, noise.action)
         actor, actor_state = self._step(grads, agent.actor_optimiser, agent.actor)
         metrics = {"actor_loss": value}
         agent = eqx.tree_at(lambda a: (a.actor, a.actor_optimiser), agent, (actor, actor_state))

@@ -32,7 +32,7 @@ def run_episodes(
     instances = environment.num_envs
     returns, lengths = np.zeros(instances), np.zeros(instances, int)
     running = np.ones(instances, bool)
-    observation, _ = environment.reset(seed=list(seeds))
+    observation, _ = environment.reset(seed=list(seeds))  # pyright: ignore[reportArgumentType]
     for _ in range(MAX_EPISODE_STEPS):
         actions = act(observation.reshape(runs, instances // runs, -1))
         observation, reward, terminated, truncated, _ = environment.step(actions.reshape(instances, -1))

@@ -55,19 +55,19 @@ class DomainClassifier(eqx.Module):
         return residual[..., SIM] - residual[..., REAL]
 
 
-def add_input_noise(transitions: Transitions, scale: float, key: PRNGKeyArray) -> Transitions:
-    """Gaussian noise on everything that a classifier reads, as DARC does against overfitting."""
-    keys = jax.random.split(key, 3)
-    noise = [
-        scale * jax.random.normal(k, x.shape)
-        for k, x in zip(
-            keys, (transitions.observation, transitions.action, transitions.next_observation), strict=True
-        )
-    ]
+def add_input_noise(
+    transitions: Transitions[Array], noise: Float[Array, "B inputs"], scale: float
+) -> Transitions[Array]:
+    """Gaussian noise on everything that a classifier reads, as DARC does against overfitting.
+
+    ``noise`` is standard normal, for s, a and s' side by side.
+    """
+    size, action_size = transitions.observation.shape[-1], transitions.action.shape[-1]
+    here, action, there = jnp.split(scale * noise, (size, size + action_size), axis=-1)
     return transitions._replace(
-        observation=transitions.observation + noise[0],
-        action=transitions.action + noise[1],
-        next_observation=transitions.next_observation + noise[2],
+        observation=transitions.observation + here,
+        action=transitions.action + action,
+        next_observation=transitions.next_observation + there,
     )
 
 

@@ -6,7 +6,7 @@ All are constants to the critic: none passes a gradient.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from simtrust.gap.classifier import DomainClassifier
 from simtrust.types import CovarianceKind, Transitions
@@ -43,20 +43,19 @@ def dynamics_gap(
     classifier: DomainClassifier,
     transitions: Transitions,
     noise_factor: Float[Array, "O O"],
-    *,
-    samples: int,
-    key: PRNGKeyArray,
+    noise: Float[Array, "N B O"],
 ) -> Float[Array, " B"]:
     """``u(s, a) = KL(P̂‖P)`` [B] ≈ mean of ``log P̂/P`` over ``s'_i ~ N(s', Σ̂_D)``, in [tiny, 10] (Eq. 33).
 
-    A mean where the paper writes a sum: ω does not change, and the clip keeps one meaning for every N.
+    ``noise`` is standard normal, ``noise_factor`` a factor of Σ̂_D. A mean where the paper writes a sum:
+    ω does not change, and the clip keeps one meaning for every N.
     """
     observation, action, _, next_observation, _ = transitions
-    noise = jax.random.normal(key, (samples, *next_observation.shape)) @ noise_factor.T
+    next_states = next_observation + noise @ noise_factor.T
     log_ratio = classifier.log_ratio(
-        jnp.broadcast_to(observation, noise.shape),
-        jnp.broadcast_to(action, (samples, *action.shape)),
-        next_observation + noise,
+        jnp.broadcast_to(observation, next_states.shape),
+        jnp.broadcast_to(action, (len(noise), *action.shape)),
+        next_states,
     )
     return jax.lax.stop_gradient(jnp.clip(log_ratio.mean(0), GAP_MIN, GAP_MAX))
 

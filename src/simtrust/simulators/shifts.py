@@ -100,10 +100,10 @@ class Shift:
             raise ShiftError(f"unknown shift {self.kind!r}{_did_you_mean(self.kind)}; {_list_of_kinds()}")
         if not math.isfinite(self.amount) or self.amount < 0:
             raise ShiftError(f"shift {self}: the amount must be a finite number of at least 0")
-        if self.amount == KINDS[self.kind].neutral:
-            raise ShiftError(
-                f"shift {self} changes nothing: {KINDS[self.kind].meaning} ({self.amount:g}); leave it out"
-            )
+        neutral = KINDS[self.kind].neutral
+        if self.amount == neutral:
+            reason = "it multiplies by 1" if neutral == 1 else "it adds 0"
+            raise ShiftError(f"shift {self} changes nothing, because {reason}; leave it out")
 
     def __str__(self) -> str:
         return f"{self.kind}={self.amount}"

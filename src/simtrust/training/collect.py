@@ -31,7 +31,7 @@ class Collector:
 
     def restart(self, seeds: list[int]) -> None:
         """Begin new episodes, each instance from its own seed. An open episode is cut, not terminated."""
-        self.observation, _ = self.simulator.reset(seed=seeds)
+        self.observation, _ = self.simulator.reset(seed=seeds)  # pyright: ignore[reportArgumentType]
         self.returns[:] = 0.0
 
     def collect(self, explore: Explore, keys: PRNGKeyArray, *, step: int, count: int) -> Rollout:

@@ -82,7 +82,7 @@ class TrainConfig:
             raise ConfigError(f"--reward-scale is {self.reward_scale}; it must be positive, or auto")
         if self.buffer_capacity is not None and self.buffer_capacity < self.rollout_steps:
             raise ConfigError(
-                f"--buffer-capacity {self.buffer_capacity} cannot hold a rollout of {self.rollout_steps} steps"
+                f"--buffer-capacity {self.buffer_capacity} is less than --rollout-steps {self.rollout_steps}"
             )
 
     @property
