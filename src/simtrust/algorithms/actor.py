@@ -4,8 +4,9 @@ Actions live in ``[-1, 1]`` everywhere inside the algorithms; the bounds of the 
 where its data enters and where an action leaves (`simtrust.training.scaling`).
 
 An actor answers three questions: which action does it sample, how likely was that, and which action
-is best. Randomness comes in as standard normal noise, drawn by the caller. Its improvement objective is ``E[min Q(s, a) − λ log π(a|s)]`` (Alg. 1, line 7); with a
-deterministic actor the entropy term vanishes and Eq. 2 is left.
+is best. Randomness comes in as standard normal noise, drawn by the caller. Its improvement objective is
+``E[min Q(s, a) − λ log π(a|s)]`` (Alg. 1, line 7); with a deterministic actor the entropy term vanishes
+and Eq. 2 is left.
 """
 
 from collections.abc import Sequence

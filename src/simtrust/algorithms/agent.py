@@ -151,7 +151,7 @@ class Algorithm:
         inputs = 2 * self.observation_size + self.action_size
         actors = sum(sizes[source.reads] for source in self.recipe.actor)
         ensemble, drawn = options.critic_ensemble, min(options.critic_ensemble, 2)
-        shapes = {
+        shapes: dict[str, tuple[int, ...]] = {
             "next_action": (sum(sizes.values()), self.action_size),
             "action": (actors, self.action_size),
         }

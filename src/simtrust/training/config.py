@@ -6,7 +6,9 @@ Free of JAX, so that the command line can show its help at once.
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro.conf
 
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.errors import ConfigError, RunError
@@ -23,18 +25,20 @@ RecipeName = Literal[
 class TrainConfig:
     """Everything that determines a run. Two runs of equal configuration give equal bits on CPU."""
 
-    recipe: RecipeName
-    """What to train; `trust` is ours, `h2o` the paper's."""
-    real: str | None
+    recipe: tyro.conf.Positional[RecipeName] = "trust"
+    """What to train: `trust` is ours, `h2o` the paper's, with `h2o_v` to `h2o_reg_dr` its ablations;
+    `darc` and `darc_plus` correct the reward instead; `sac` uses the simulator alone, `cql` the log alone."""
+    real: str | None = None
     """The log of real transitions: D4RL HDF5 or npz."""
-    sim: str | None
-    """The simulator: a built-in task, any Gymnasium id, or module:factory."""
-    out: str
-    """The run directory."""
-    shifts: tuple[str, ...] = ()
-    """How the simulator's dynamics are shifted, as KIND=VALUE."""
+    sim: str | None = None
+    """The simulator: HalfCheetah-v5, Walker2d-v5, Hopper-v5, Ant-v5, any Gymnasium id, or module:factory."""
+    shifts: Annotated[tuple[str, ...], tyro.conf.arg(name="shift", metavar="KIND=VALUE")] = ()
+    """What is wrong with a built-in simulator: gravity=F, friction=F, floor-friction=F (factors),
+    joint-noise=S (standard deviation), velocity-offset=C. Repeat for several."""
+    out: str | None = None
+    """The run directory. Default: runs/RECIPE-DATE-TIME."""
     real_env: str | None = None
-    """Where the policy is evaluated. Default: the built-in task without its shifts, if --shift is used."""
+    """Where the policy is evaluated. Default: --sim without its shifts."""
     steps: int = 200_000
     """Updates, and simulator steps, per run (the paper trains 1,000,000)."""
     seeds: int = 1
@@ -59,7 +63,7 @@ class TrainConfig:
     """Simulated rows kept per run. Default: ten times the log."""
     tensorboard: bool = False
     """Also write TensorBoard files (needs the extra `tensorboard`)."""
-    algorithm: AlgorithmOptions = field(default_factory=AlgorithmOptions)
+    algorithm: Annotated[AlgorithmOptions, tyro.conf.arg(name="")] = field(default_factory=AlgorithmOptions)
 
     def __post_init__(self) -> None:
         for name in ("steps", "seeds", "rollout_steps", "evaluation_episodes", "checkpoint_every"):

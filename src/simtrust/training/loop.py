@@ -9,9 +9,9 @@ of the simulator's inside needs saving.
 
 import json
 import os
-import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,13 +47,16 @@ def episode_seeds(run_seeds: Sequence[int], step: int, purpose: str, count: int 
     return [int(s) for state in states for s in state]
 
 
-def train(config: TrainConfig, *, quiet: bool = False, command: str | None = None) -> RunResult:
+def train(config: TrainConfig, *, quiet: bool = False, command: str = "simtrust.train(...)") -> RunResult:
     """Train as ``config`` says into its new directory, and evaluate the result.
+
+    ``command`` is what made the run, for the record in ``result.json``.
 
     Raises a `SimtrustError` before any work if something in the configuration, the log or the
     simulator cannot be used, and `RunError` if the directory already holds a run.
     """
-    directory = Path(config.out)
+    directory = Path(config.out or f"runs/{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
+    config = replace(config, out=str(directory))
     if (directory / "config.json").exists():
         raise RunError(f"{directory} already holds a run; go on with: simtrust resume {directory}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -61,7 +64,7 @@ def train(config: TrainConfig, *, quiet: bool = False, command: str | None = Non
     with _lock(directory):
         problem = prepare(config)
         extra = {
-            "command": command or _command(config),
+            "command": command,
             "versions": versions(),
             "dataset_sha256": problem.dataset.sha256 if problem.dataset else None,
             "scaling": problem.scaling.to_json(),
@@ -100,11 +103,6 @@ def _lock(directory: Path) -> filelock.BaseFileLock:
         raise RunError(
             f"{directory} is in use by another process; wait for it, or choose another --out"
         ) from None
-
-
-def _command(config: TrainConfig) -> str:
-    words = ["simtrust", "train", config.recipe, "--sim", str(config.sim), "--out", config.out]
-    return shlex.join(words) + "  # see config.json for every option"
 
 
 class _Training:

@@ -1,0 +1,130 @@
+"""The command line: ``simtrust train | resume | evaluate``.
+
+Nothing heavy is imported before a command runs, so that help is instant.
+"""
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from simtrust.errors import SimtrustError
+from simtrust.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from simtrust.evaluation.returns import EpisodeReturns
+    from simtrust.training.loop import RunResult
+
+DESCRIPTION = """Find out where a simulator can be trusted, and train with it all the same.
+
+A first run:  simtrust train --real log.hdf5 --sim HalfCheetah-v5 --shift gravity=2 --out runs/first
+Cut short?    simtrust resume runs/first
+How good?     simtrust evaluate runs/first --env HalfCheetah-v5 --episodes 20
+"""
+
+
+def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
+    """Train policies from a log and a simulator at once, several seeds side by side.
+
+    Writes checkpoints, metrics.jsonl and result.json into the run directory; a run that is cut short
+    goes on with `simtrust resume`.
+    """
+    from simtrust.training.loop import train
+
+    _show(train(config, command=shlex.join(["simtrust", *sys.argv[1:]])))
+
+
+def resume(directory: tyro.conf.Positional[str]) -> None:
+    """Go on with an interrupted run; the result is the same as if it had never stopped.
+
+    Args:
+        directory: The run directory.
+    """
+    from simtrust.training.loop import resume
+
+    _show(resume(directory))
+
+
+def evaluate(
+    directory: tyro.conf.Positional[str],
+    env: str | None = None,
+    episodes: int = 10,
+    seed: int = 0,
+    shift: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+) -> None:
+    """Run a trained policy for whole episodes, with its best action, and print the returns.
+
+    Args:
+        directory: The run directory.
+        env: Where to evaluate; default: where the run was evaluated.
+        episodes: Episodes for each trained seed.
+        seed: Chooses the initial states.
+        shift: Shifts of a built-in environment, as KIND=VALUE; repeat for several.
+    """
+    from simtrust.training.policy import evaluate
+
+    seeds, name, returns = evaluate(directory, env=env, episodes=episodes, seed=seed, shifts=shift)
+    _show_returns(f"{directory} in {name}", seeds, returns)
+
+
+COMMANDS = {"train": train, "resume": resume, "evaluate": evaluate}
+
+
+def main() -> None:
+    """Entry point. A user's mistake ends with one clear message and exit status 2."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="simtrust",
+            description=DESCRIPTION,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction),
+        )
+    except SimtrustError as error:
+        console = Console(stderr=True)
+        console.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True, highlight=False)
+        for note in getattr(error, "__notes__", ()):
+            console.print(_escaped(note), soft_wrap=True, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; go on from the last checkpoint with: simtrust resume DIRECTORY")
+        sys.exit(130)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _show(result: "RunResult") -> None:
+    import numpy as np
+
+    from simtrust.evaluation.returns import EpisodeReturns
+
+    summary = result.summary
+    runs = summary["runs"]
+    returns = EpisodeReturns(
+        np.array([r["episode_returns"] for r in runs]), np.array([r["episode_lengths"] for r in runs])
+    )
+    title = f"{summary['recipe']} after {summary['steps']:,} steps, in {summary['evaluation_environment']}"
+    _show_returns(title, [r["seed"] for r in runs], returns)
+    rate, wall = summary["updates_per_second"], summary["wall_seconds"]
+    Console().print(f"{rate:,.0f} updates/s, {wall:,.0f} s in all; result in {result.directory}/result.json")
+
+
+def _show_returns(title: str, seeds: list[int], returns: "EpisodeReturns") -> None:
+    table = Table("seed", "episodes", "return", "std", "length", title=title)
+    for seed, values, lengths in zip(seeds, *returns, strict=True):
+        row = (len(values), f"{values.mean():,.1f}", f"{values.std():,.1f}", f"{lengths.mean():,.0f}")
+        table.add_row(str(seed), *(str(cell) for cell in row))
+    if len(seeds) > 1:
+        mean = returns.returns.mean(-1)
+        table.add_row("all", "", f"{mean.mean():,.1f}", f"{mean.std():,.1f}", "", style="bold")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

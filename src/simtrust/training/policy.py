@@ -1,0 +1,70 @@
+"""Trained policies as a user meets them: loaded from a run directory, in the machine's own units."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from simtrust.algorithms.agent import Algorithm
+from simtrust.algorithms.recipes import get_recipe
+from simtrust.errors import RunError
+from simtrust.evaluation.returns import EpisodeReturns, run_episodes
+from simtrust.simulators import make_simulator, parse_shifts
+from simtrust.training.checkpoint import CheckpointStore
+from simtrust.training.config import config_from_json
+from simtrust.training.fleet import Fleet
+from simtrust.training.scaling import Scaling
+
+
+class Policy:
+    """The policies of one run directory, one for each seed, at its last checkpoint.
+
+    Calling it maps observations [R, S, O] to best actions [R, S, A], both in the machine's units.
+    """
+
+    def __init__(self, directory: str | Path):
+        directory = Path(directory)
+        config, extra = config_from_json(directory / "config.json")
+        manifest = CheckpointStore(directory / "checkpoints").latest()
+        if manifest is None:
+            raise RunError(f"{directory} holds no checkpoint yet; wait for the first, or train again")
+        self.seeds = config.run_seeds
+        self.step = manifest.step
+        self.environment = str(extra["evaluation_environment"])
+        self.scaling = Scaling.from_json(extra["scaling"])
+        size = len(self.scaling.observation_mean)
+        algorithm = Algorithm(
+            get_recipe(config.recipe),
+            config.algorithm,
+            observation_size=size,
+            action_size=len(self.scaling.action_low),
+            next_state_noise=jnp.zeros((size, size)),
+        )
+        fleet = Fleet(algorithm)
+        store = CheckpointStore(directory / "checkpoints")
+        self._best = fleet.actor(store.load_state(manifest, fleet.create(self.seeds)))
+
+    def __call__(self, observation: np.ndarray) -> np.ndarray:
+        return self.scaling.to_machine_action(self._best(self.scaling.observe(observation)))
+
+
+def evaluate(
+    directory: str | Path,
+    *,
+    env: str | None = None,
+    episodes: int = 10,
+    seed: int = 0,
+    shifts: Sequence[str] = (),
+) -> tuple[list[int], str, EpisodeReturns]:
+    """Returns of a run's policies: their training seeds, the environment's name, and the episodes.
+
+    Every policy meets the same initial states, which ``seed`` chooses.
+    """
+    policy = Policy(directory)
+    name = env or policy.environment
+    runs = len(policy.seeds)
+    environment = make_simulator(name, num_envs=runs * episodes, shifts=parse_shifts(shifts))
+    starts = [int(s) for s in np.random.SeedSequence(seed).generate_state(episodes)]
+    returns = run_episodes(environment, policy, runs=runs, seeds=starts * runs)
+    return list(policy.seeds), str(environment), returns
