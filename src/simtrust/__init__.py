@@ -1,3 +1,67 @@
-"""simtrust: where can a simulator be trusted, and how to train with it all the same."""
+"""simtrust: where can a simulator be trusted, and how to train with it all the same.
+
+    import simtrust
+
+    dataset = simtrust.load_dataset("log.hdf5")
+    result = simtrust.train("trust", real="log.hdf5", sim="HalfCheetah-v5", shifts=["gravity=2"])
+    policy = simtrust.Policy(result.directory)
+    seeds, where, episodes = simtrust.evaluate(result.directory, episodes=20)
+
+Names are imported when first used, so that ``import simtrust`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "Dataset": "simtrust.data",
+    "load_dataset": "simtrust.data",
+    "save_dataset": "simtrust.data",
+    "make_simulator": "simtrust.simulators",
+    "parse_shifts": "simtrust.simulators",
+    "Recipe": "simtrust.algorithms.recipes",
+    "RECIPES": "simtrust.algorithms.recipes",
+    "train": "simtrust.api",
+    "resume": "simtrust.training.loop",
+    "evaluate": "simtrust.training.policy",
+    "Policy": "simtrust.training.policy",
+    "RunResult": "simtrust.training.loop",
+    "SimtrustError": "simtrust.errors",
+}
+
+if TYPE_CHECKING:
+    from simtrust.algorithms.recipes import RECIPES, Recipe
+    from simtrust.api import train
+    from simtrust.data import Dataset, load_dataset, save_dataset
+    from simtrust.errors import SimtrustError
+    from simtrust.simulators import make_simulator, parse_shifts
+    from simtrust.training.loop import RunResult, resume
+    from simtrust.training.policy import Policy, evaluate
+
+__all__ = [
+    "RECIPES",
+    "Dataset",
+    "Policy",
+    "Recipe",
+    "RunResult",
+    "SimtrustError",
+    "evaluate",
+    "load_dataset",
+    "make_simulator",
+    "parse_shifts",
+    "resume",
+    "save_dataset",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'simtrust' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,41 @@
+"""Training from Python: keyword arguments instead of nested configuration."""
+
+import difflib
+from dataclasses import fields
+from typing import Any, cast, get_args
+
+from simtrust.algorithms.options import AlgorithmOptions
+from simtrust.errors import ConfigError
+from simtrust.training.config import RecipeName, TrainConfig
+from simtrust.training.loop import RunResult
+from simtrust.training.loop import train as train_config
+
+TRAIN_OPTIONS = {f.name for f in fields(TrainConfig)} - {"recipe", "algorithm"}
+ALGORITHM_OPTIONS = {f.name for f in fields(AlgorithmOptions)}
+
+
+def train(recipe: str = "trust", *, quiet: bool = False, **options: Any) -> RunResult:
+    """Train ``recipe``; every option of ``simtrust train --help`` is a keyword argument.
+
+    ``train("h2o", real="log.hdf5", sim="Ant-v5", shifts=["gravity=2"], seeds=5, beta=0.02)``. Dashes
+    become underscores, and a repeated ``--shift`` becomes the list ``shifts``. ``quiet`` shows no
+    progress. Raises `ConfigError` for an unknown option, and whatever `simtrust.training.loop.train`
+    raises.
+    """
+    name = recipe.replace("-", "_")
+    if name not in get_args(RecipeName):
+        raise ConfigError(f"unknown recipe {recipe!r}; choose one of {', '.join(get_args(RecipeName))}")
+    for option in options:
+        if option not in TRAIN_OPTIONS | ALGORITHM_OPTIONS:
+            close = difflib.get_close_matches(option, TRAIN_OPTIONS | ALGORITHM_OPTIONS, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"train() has no option {option!r}{hint}")
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    values |= {k: str(values[k]) for k in ("real", "out") if values.get(k) is not None}
+    config = TrainConfig(
+        recipe=cast(RecipeName, name),
+        algorithm=AlgorithmOptions(**{k: v for k, v in values.items() if k in ALGORITHM_OPTIONS}),
+        **{k: v for k, v in values.items() if k in TRAIN_OPTIONS},
+    )
+    arguments = ", ".join([repr(recipe), *(f"{k}={v!r}" for k, v in options.items())])
+    return train_config(config, quiet=quiet, command=f"simtrust.train({arguments})")

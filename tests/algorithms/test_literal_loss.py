@@ -1,0 +1,148 @@
+"""H2O's critic loss against a slow transcription of Eq. 6, 7, 8 and 33, one number at a time.
+
+The transcription runs in float64 and knows nothing of the library but the networks' weights. It uses
+the four log-probabilities of Eq. 7 as the paper writes them. Gradients are central differences of it.
+"""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+GAMMA, BETA = 0.99, 0.3
+
+
+def network(mlp, x, layer_norm=False):
+    """A perceptron on one sample, from its weights as float64 lists of layers."""
+    layers, norms = mlp
+    for index, (weight, bias) in enumerate(layers):
+        x = x @ weight + bias
+        if index == len(layers) - 1:
+            return x
+        if norms:
+            scale, offset = norms[index]
+            x = (x - x.mean()) / math.sqrt(x.var() + 1e-5) * scale + offset
+        x = np.maximum(x, 0.0)
+    raise AssertionError
+
+
+def weights(mlp, member=None):
+    """The weights of an `MLP` as float64, one member of an ensemble if asked."""
+    pick = (
+        (lambda a: np.asarray(a, np.float64))
+        if member is None
+        else (lambda a: np.asarray(a[member], np.float64))
+    )
+    layers = [(pick(layer.weight), pick(layer.bias)) for layer in mlp.layers]
+    return layers, [(pick(norm.scale), pick(norm.offset)) for norm in mlp.norms]
+
+
+def log_probabilities(logits):
+    """Log of the softmax of two logits, real first."""
+    return logits - math.log(np.exp(logits).sum())
+
+
+def log_ratio(phi, psi, s, a, s_next):
+    """log P̂/P by Eq. 7, literally: four log-probabilities."""
+    sa = 2.0 * np.tanh(network(psi, np.concatenate([s, a])))
+    sas = sa + 2.0 * np.tanh(network(phi, np.concatenate([s, a, s_next])))
+    real_sas, sim_sas = log_probabilities(sas)
+    real_sa, sim_sa = log_probabilities(sa)
+    return (sim_sas - real_sas) - (sim_sa - real_sa)
+
+
+def action_of(actor, s, noise):
+    mean, log_std = np.split(network(actor, s), 2)
+    return np.tanh(mean + np.exp(np.clip(log_std, -20, 2)) * noise)
+
+
+def literal_loss(critics, frozen, real, sim, noise):
+    """Σ_critics of Eq. 8 (without its ½) plus β times the bracket of Eq. 6."""
+    targets, actor, phi, psi, factor = frozen
+    rows = [*zip(*real, strict=True), *zip(*sim, strict=True)]
+    q = [[network(c, np.concatenate([s, a]))[0] for s, a, *_ in rows] for c in critics]
+    y = []
+    for (_, _, r, s_next, terminated), e in zip(rows, noise.next_action, strict=True):
+        inputs = np.concatenate([s_next, action_of(actor, s_next, e)])
+        value = min(network(t, inputs)[0] for t in targets)
+        y.append(r + (0.0 if terminated else GAMMA * value))
+    count = len(real[0])
+    w, u = [], []
+    for index, (s, a, _, s_next, _) in enumerate(rows[count:]):
+        ratio = math.exp(-log_ratio(phi, psi, s, a, s_next))
+        w.append(min(max(ratio, 1e-5), 1.0))
+        draws = [log_ratio(phi, psi, s, a, s_next + factor @ e) for e in noise.next_state[:, index]]
+        u.append(min(max(sum(draws) / len(draws), float(np.finfo(np.float32).tiny)), 10.0))
+    omega = [x / sum(u) for x in u]
+    total = 0.0
+    for values in q:
+        total += sum((v - t) ** 2 for v, t in zip(values[:count], y[:count], strict=True)) / count
+        errors = zip(w, values[count:], y[count:], strict=True)
+        total += sum(x * (v - t) ** 2 for x, v, t in errors) / len(w)
+        soft_maximum = math.log(sum(o * math.exp(v) for o, v in zip(omega, values[count:], strict=True)))
+        total += BETA * (soft_maximum - sum(values[:count]) / count)
+    return total
+
+
+@pytest.fixture(params=["h2o", "trust"])
+def problem(case, request):
+    case = case(request.param, beta=BETA)
+    agent = case.agent
+    # A target network that is not the critic, or the two could be mixed up unnoticed.
+    agent = case.algorithm.create(jax.random.key(7))
+    frozen = (
+        [weights(agent.target_critic.members, e) for e in range(2)],
+        weights(agent.actor.network),
+        weights(agent.classifier.transition),
+        weights(agent.classifier.state_action),
+        np.asarray(case.algorithm.next_state_noise, np.float64),
+    )
+    as_float64 = lambda t: [np.asarray(x, np.float64) for x in t]  # noqa: E731
+    data = as_float64(case.batch.real), as_float64(case.batch.sim), case.noise
+    return case, agent, frozen, data
+
+
+def jax_loss(critic, case, agent):
+    next_values = case.algorithm.next_values(agent, _concatenated(case.batch), case.noise)
+    estimates = case.algorithm.gap_estimates(agent, case.batch.sim, case.noise)
+    return case.algorithm.critic_loss(critic, agent, case.batch, next_values, estimates, case.noise)[0]
+
+
+def _concatenated(batch):
+    from simtrust.algorithms.agent import concatenate
+
+    return concatenate(batch.real, batch.sim)
+
+
+def test_loss_is_the_literal_one(problem):
+    case, agent, frozen, data = problem
+    critic = case.agent.critic
+    literal = literal_loss([weights(critic.members, e) for e in range(2)], frozen, *data)
+    assert float(jax_loss(critic, case, agent)) == pytest.approx(literal, rel=2e-5)
+
+
+def test_gradient_is_the_literal_one(problem):
+    case, agent, frozen, data = problem
+    critic = case.agent.critic
+    gradient = jax.grad(jax_loss)(critic, case, agent)
+    generator = np.random.default_rng(0)
+    for _ in range(3):
+        direction = jax.tree.map(lambda x: generator.normal(size=x.shape), critic)
+
+        def along(t, direction=direction):
+            moved = jax.tree.map(lambda x, d: np.asarray(x, np.float64) + t * d, critic, direction)
+            return literal_loss([weights(moved.members, e) for e in range(2)], frozen, *data)
+
+        literal = (along(1e-5) - along(-1e-5)) / 2e-5
+        parts = jax.tree.map(lambda g, d: (np.asarray(g, np.float64) * d).sum(), gradient, direction)
+        assert sum(jax.tree.leaves(parts)) == pytest.approx(literal, rel=2e-3, abs=1e-4)
+
+
+def test_the_wrong_sign_of_the_gap_would_be_noticed(problem):
+    case, agent, frozen, data = problem
+    critic = [weights(case.agent.critic.members, e) for e in range(2)]
+    targets, actor, phi, psi, factor = frozen
+    swapped = ([*phi[0][:-1], tuple(x[..., ::-1] for x in phi[0][-1])], phi[1])
+    inverted = literal_loss(critic, (targets, actor, swapped, psi, factor), *data)
+    assert abs(float(jax_loss(case.agent.critic, case, agent)) - inverted) > 1e-3

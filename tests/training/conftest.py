@@ -1,0 +1,85 @@
+"""Tiny runs on Gymnasium's Pendulum, compiled quickly, and simulators that misbehave."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+import simtrust
+from simtrust.data import generate_pendulum_log
+
+TINY = {
+    "hidden_sizes": (16,),
+    "batch_size": 16,
+    "classifier_hidden_sizes": (16,),
+    "classifier_batch_size": 16,
+    "rollout_steps": 50,
+    "checkpoint_every": 100,
+    "evaluate_every": 0,
+    "evaluation_episodes": 1,
+    "steps": 100,
+}
+
+# Its processes run as a user's do.
+FULLY_OPTIMISED = ("test_resume",)
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory) -> Path:
+    """Where compiled programs are kept, for this process and for those it starts."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation(request, compiled):
+    """Most of a tiny run's time is XLA's: share what is compiled, and let it optimise little."""
+    wanted = {
+        "jax_compilation_cache_dir": str(compiled),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": Path(request.module.__file__).stem not in FULLY_OPTIMISED,
+    }
+    before = {name: jax.config.values[name] for name in wanted}
+    _configure(wanted)
+    yield
+    _configure(before)
+
+
+def _configure(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        jax.config.update(name, value)
+    jax.clear_caches()
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def log(tmp_path_factory) -> Path:
+    """A log of 2,000 real rows, ten episodes."""
+    return generate_pendulum_log(tmp_path_factory.mktemp("log") / "pendulum.hdf5", rows=2_000)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> dict[str, Any]:
+    """The options of a run that takes a second once it is compiled."""
+    return dict(TINY)
+
+
+@pytest.fixture
+def train(tmp_path) -> Callable[..., simtrust.RunResult]:
+    """``train(recipe, **options)`` trains a tiny run in ``tmp_path / "run"``."""
+
+    def train(recipe: str = "sac", **options: Any) -> simtrust.RunResult:
+        return simtrust.train(recipe, quiet=True, **{**TINY, "out": tmp_path / "run", **options})
+
+    return train
+
+
+@pytest.fixture
+def misbehaving(monkeypatch) -> ModuleType:
+    """The module of that name, so that ``--sim misbehaving:factory`` finds it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return importlib.import_module("misbehaving")

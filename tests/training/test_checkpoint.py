@@ -1,0 +1,266 @@
+"""Checkpoints survive damage and crashes, and give back the same bits."""
+
+import json
+import os
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array
+
+from simtrust.errors import RunError
+from simtrust.networks import MLP
+from simtrust.training import checkpoint
+from simtrust.training.checkpoint import CheckpointStore, arrays_to_tree, tree_to_arrays, write_atomically
+
+
+class State(eqx.Module):
+    """Modules within modules, as an agent is."""
+
+    network: MLP
+    count: Array
+    rest: tuple[dict[str, Array], None]
+
+
+def make_state(seed: int) -> State:
+    awkward = jnp.array([-0.0, jnp.inf, jnp.nan, 1e-45, 1 / 3], jnp.float32)
+    network = MLP(3, (4, 4), 2, layer_norm=True, key=jax.random.key(seed))
+    return State(network, jnp.array([seed, 2**31 - 1], jnp.int32), ({"moments": awkward}, None))
+
+
+def bits(tree) -> list[tuple]:
+    return [(leaf.shape, leaf.dtype, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.fixture
+def store(tmp_path) -> CheckpointStore:
+    return CheckpointStore(tmp_path)
+
+
+def save(store, step, rows=None, previous=None, capacity=10):
+    return store.save(
+        step,
+        make_state(step),
+        rows,
+        previous=previous,
+        capacity=capacity,
+        metrics_bytes=7 * step,
+        wall_seconds=1.5,
+        update_seconds=0.5,
+    )
+
+
+def rows_from(start: int, count: int = 5) -> np.ndarray:
+    """Rows [2, count, 3] that tell their run and number."""
+    number = np.arange(start, start + count, dtype=np.float32)
+    return np.stack([np.stack([np.full(count, run), number, -number], -1) for run in (0, 1)]).astype(np.float32)
+
+
+def save_several(store, steps) -> None:
+    """A checkpoint at each step, with five new rows each."""
+    manifest = None
+    for index, step in enumerate(steps):
+        manifest = save(store, step, rows_from(5 * index), manifest)
+
+
+def names(directory: Path, pattern: str) -> list[str]:
+    return sorted(path.name for path in directory.glob(pattern))
+
+
+def flip_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def test_state_and_rows_come_back_bit_for_bit(store, tmp_path):
+    saved = save(store, 300, rows_from(0))
+    again = CheckpointStore(tmp_path)
+    manifest = again.latest()
+    assert manifest == saved
+    assert (manifest.step, manifest.metrics_bytes) == (300, 2_100)
+    assert bits(again.load_state(manifest, make_state(1))) == bits(make_state(300))
+    assert bits(make_state(1)) != bits(make_state(300))
+    ((start, rows),) = again.load_rows(manifest)
+    assert start == 0
+    np.testing.assert_array_equal(rows, rows_from(0))
+
+
+def test_scalar_leaf_comes_back_as_scalar():
+    tree = {"count": jnp.array(3, jnp.int32), "rate": jnp.array(0.1, jnp.float32)}
+    assert bits(arrays_to_tree(tree_to_arrays(tree), tree, Path("x"))) == bits(tree)
+
+
+def test_empty_directory_has_no_checkpoint(store):
+    assert store.latest() is None
+
+
+def test_last_two_are_kept(store, tmp_path):
+    save_several(store, (100, 200, 300))
+    assert names(tmp_path, "checkpoint-*") == ["checkpoint-000000000200.json", "checkpoint-000000000300.json"]
+    assert names(tmp_path, "state-*") == ["state-000000000200.safetensors", "state-000000000300.safetensors"]
+    assert store.latest().step == 300
+
+
+@pytest.mark.parametrize("damage", [flip_byte, truncate, Path.unlink], ids=lambda d: d.__name__)
+@pytest.mark.parametrize(
+    "name",
+    ["state-000000000200.safetensors", "replay-000000000005.safetensors", "checkpoint-000000000200.json"],
+)
+def test_damaged_newest_falls_back_to_the_older(store, tmp_path, name, damage):
+    save_several(store, (100, 200))
+    assert store.latest().step == 200
+    damage(tmp_path / name)
+    manifest = store.latest()
+    assert manifest.step == 100
+    assert bits(store.load_state(manifest, make_state(1))) == bits(make_state(100))
+    assert [start for start, _ in store.load_rows(manifest)] == [0]
+
+
+def test_all_damaged_names_the_files(store, tmp_path):
+    save_several(store, (100, 200))
+    flip_byte(tmp_path / "state-000000000200.safetensors")
+    truncate(tmp_path / "checkpoint-000000000100.json")
+    with pytest.raises(RunError, match=r"state-000000000200\.safetensors.*checkpoint-000000000100\.json"):
+        store.latest()
+
+
+def test_newer_format_is_refused(store, tmp_path):
+    save(store, 100)
+    path = tmp_path / "checkpoint-000000000100.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    with pytest.raises(RunError, match=r"checkpoint-000000000100\.json has format 2: a newer simtrust"):
+        store.latest()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"format": 1}', '{"format": 1, "chunks": 3}', "\0" * 99])
+def test_nonsense_manifest_is_damage_not_a_crash(store, tmp_path, content):
+    save(store, 100)
+    (tmp_path / "checkpoint-000000000100.json").write_text(content)
+    with pytest.raises(RunError, match=r"checkpoint-000000000100\.json is damaged"):
+        store.latest()
+
+
+def test_manifest_cannot_point_outside_its_directory(store, tmp_path):
+    save(store, 100)
+    path = tmp_path / "checkpoint-000000000100.json"
+    manifest = json.loads(path.read_text())
+    manifest["state"]["name"] = "/etc/passwd"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match=f"{tmp_path}/passwd cannot be read"):
+        store.latest()
+
+
+@pytest.mark.parametrize("damage", [flip_byte, truncate], ids=lambda d: d.__name__)
+def test_going_on_after_a_damaged_manifest(store, tmp_path, damage):
+    """Step 150's manifest is of no use; going on from 100, the next checkpoint is at 200."""
+    first = save(store, 100, rows_from(0))
+    save(store, 150, rows_from(5), first)
+    path = tmp_path / "checkpoint-000000000150.json"
+    path.write_bytes(b"{" + path.read_bytes()) if damage is flip_byte else damage(path)
+    manifest = save(store, 200, rows_from(5), store.latest())
+    assert store.latest() == manifest
+    flip_byte(tmp_path / manifest.state.name)
+    assert store.latest().step == 100, "a damaged checkpoint is not worth keeping in place of a whole one"
+
+
+def test_stale_temporary_files_go_and_others_stay(store, tmp_path):
+    (tmp_path / ".state-000000000100.safetensors.tmp").write_bytes(b"half")
+    (tmp_path / ".checkpoint-000000000100.json.tmp").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("mine")
+    save(store, 100)
+    assert names(tmp_path, ".*.tmp") == []
+    assert names(tmp_path, "*.txt") == ["notes.txt"]
+
+
+@pytest.mark.parametrize("dies_at", ["replay", "state", "checkpoint"])
+def test_crash_before_any_of_the_writes_loses_nothing(store, tmp_path, monkeypatch, dies_at):
+    first = save(store, 100, rows_from(0))
+
+    def die(path, content):
+        if path.name.startswith(dies_at):
+            path.with_name(f".{path.name}.tmp").write_bytes(content[: len(content) // 2])
+            raise KeyboardInterrupt
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "write_atomically", die)
+        save(store, 200, rows_from(5), first)
+
+    again = CheckpointStore(tmp_path)
+    manifest = again.latest()
+    assert manifest == first
+    assert bits(again.load_state(manifest, make_state(1))) == bits(make_state(100))
+    assert save(again, 200, rows_from(5), manifest) == again.latest()
+    assert names(tmp_path, ".*") == []
+
+
+def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    write_atomically(path, b"old")
+
+    def no_space(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(os, "fsync", no_space)
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    write_atomically(path, b"newer")
+    assert path.read_bytes() == b"newer"
+    assert names(tmp_path, "*") == ["result.json"]
+
+
+def test_chunks_are_dropped_once_no_kept_checkpoint_needs_them(store, tmp_path):
+    """Ten rows fit the ring; checkpoint 400 needs rows 10 to 19, checkpoint 500 rows 15 to 24."""
+    save_several(store, (100, 200, 300, 400, 500))
+    assert names(tmp_path, "replay-*") == [f"replay-{start:012d}.safetensors" for start in (10, 15, 20)]
+    newest = store.latest()
+    assert [(chunk.start, chunk.count) for chunk in newest.chunks] == [(15, 5), (20, 5)]
+    flip_byte(tmp_path / newest.state.name)
+    older = store.latest()
+    loaded = list(store.load_rows(older))
+    assert [start for start, _ in loaded] == [10, 15]
+    np.testing.assert_array_equal(loaded[0][1], rows_from(10))
+
+
+def test_chunk_straddling_the_rings_edge_is_kept(store):
+    """Of 12 rows the ring of 10 holds 2 to 11: the first chunk, rows 0 to 4, is still needed."""
+    manifest = save(store, 1, rows_from(0))
+    manifest = save(store, 2, rows_from(5), manifest)
+    manifest = save(store, 3, rows_from(10, 2), manifest)
+    assert [chunk.start for chunk in manifest.chunks] == [0, 5, 10]
+    manifest = save(store, 4, rows_from(12, 3), manifest)
+    assert [chunk.start for chunk in manifest.chunks] == [5, 10, 12]
+
+
+@pytest.mark.parametrize("nothing", [None, np.zeros((2, 0, 3), np.float32)], ids=["none", "no rows"])
+def test_checkpoint_without_new_rows_keeps_the_chunks(store, nothing):
+    first = save(store, 100, rows_from(0))
+    assert save(store, 200, nothing, first).chunks == first.chunks
+
+
+TREE = {"critic": {"weight": jnp.ones((2, 3)), "steps": jnp.zeros(2, jnp.int32)}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("['critic']['weight']", np.ones((3, 2), np.float32), r"is float32\[3, 2\], expected float32\[2, 3\]"),
+        ("['critic']['weight']", np.ones((2, 3), np.float64), r"is float64\[2, 3\], expected float32\[2, 3\]"),
+        ("['critic']['steps']", np.zeros(2, np.int64), r"is int64\[2\], expected int32\[2\]"),
+        ("['critic']['steps']", None, r"is missing, expected int32\[2\]"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_by_name(key, value, message):
+    arrays = {**tree_to_arrays(TREE), key: value}
+    assert bits(arrays_to_tree(tree_to_arrays(TREE), TREE, Path("s"))) == bits(TREE)
+    with pytest.raises(RunError, match=r"state\.safetensors: " + key.replace("[", r"\[") + " " + message):
+        arrays_to_tree({k: v for k, v in arrays.items() if v is not None}, TREE, Path("state.safetensors"))
