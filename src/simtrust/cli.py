@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that help is instant.
 
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -37,15 +38,17 @@ def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
     _show(train(config, command=shlex.join(["simtrust", *sys.argv[1:]])))
 
 
-def resume(directory: tyro.conf.Positional[str]) -> None:
+def resume(directory: tyro.conf.Positional[str], sim: str | None = None, real_env: str | None = None) -> None:
     """Go on with an interrupted run; the result is the same as if it had never stopped.
 
     Args:
         directory: The run directory.
+        sim: Name the run's simulator again if it is module:factory, since that imports code.
+        real_env: Likewise for the real environment.
     """
     from simtrust.training.loop import resume
 
-    _show(resume(directory))
+    _show(resume(directory, sim=sim, real_env=real_env))
 
 
 def evaluate(
@@ -75,6 +78,8 @@ COMMANDS = {"train": train, "resume": resume, "evaluate": evaluate}
 
 def main() -> None:
     """Entry point. A user's mistake ends with one clear message and exit status 2."""
+    # So that module:factory finds a module beside the user, as `python -m` would.
+    sys.path.insert(0, str(Path.cwd()))
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
@@ -88,8 +93,10 @@ def main() -> None:
         for note in getattr(error, "__notes__", ()):
             console.print(_escaped(note), soft_wrap=True, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; go on from the last checkpoint with: simtrust resume DIRECTORY")
+    except KeyboardInterrupt as interrupt:
+        console = Console(stderr=True)
+        for line in ("stopped.", *getattr(interrupt, "__notes__", ())):
+            console.print(_escaped(line), soft_wrap=True, highlight=False)
         sys.exit(130)
 
 

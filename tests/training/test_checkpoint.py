@@ -158,17 +158,22 @@ def test_manifest_cannot_point_outside_its_directory(store, tmp_path):
         store.latest()
 
 
-@pytest.mark.parametrize("damage", [flip_byte, truncate], ids=lambda d: d.__name__)
-def test_going_on_after_a_damaged_manifest(store, tmp_path, damage):
-    """Step 150's manifest is of no use; going on from 100, the next checkpoint is at 200."""
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("checkpoint-000000000150.json", truncate),
+        ("state-000000000150.safetensors", flip_byte),
+    ],
+)
+def test_damaged_checkpoint_is_not_kept_in_place_of_a_whole_one(store, tmp_path, name, damage):
+    """A simulator failed at step 150, and that checkpoint was damaged: the run goes on from 100 to 200."""
     first = save(store, 100, rows_from(0))
     save(store, 150, rows_from(5), first)
-    path = tmp_path / "checkpoint-000000000150.json"
-    path.write_bytes(b"{" + path.read_bytes()) if damage is flip_byte else damage(path)
+    damage(tmp_path / name)
     manifest = save(store, 200, rows_from(5), store.latest())
     assert store.latest() == manifest
     flip_byte(tmp_path / manifest.state.name)
-    assert store.latest().step == 100, "a damaged checkpoint is not worth keeping in place of a whole one"
+    assert store.latest().step == 100
 
 
 def test_stale_temporary_files_go_and_others_stay(store, tmp_path):

@@ -9,7 +9,9 @@ of the simulator's inside needs saving.
 
 import json
 import os
+import shlex
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +33,8 @@ from simtrust.training.metrics import MetricsFile, TensorBoard, make_progress, p
 from simtrust.training.setup import Problem, prepare, versions
 
 RESTART, EVALUATE = "restart", "evaluate"
+RATE_ROUNDS = 20
+"""Rounds over which the displayed speed is averaged."""
 
 
 class RunResult(NamedTuple):
@@ -74,13 +78,20 @@ def train(config: TrainConfig, *, quiet: bool = False, command: str = "simtrust.
         return _Training(problem, directory, extra).run(quiet=quiet)
 
 
-def resume(directory: str | Path, *, quiet: bool = False) -> RunResult:
+def resume(
+    directory: str | Path, *, sim: str | None = None, real_env: str | None = None, quiet: bool = False
+) -> RunResult:
     """Go on with an interrupted run from its last checkpoint; a finished run is only reported.
 
-    Raises `RunError` if the directory holds no run, is in use, or if the log has changed since.
+    A simulator or real environment that is code of yours (``module:factory``) must be named again, as
+    ``sim`` and ``real_env``: no file of a run directory may decide which code is imported.
+
+    Raises `RunError` if the directory holds no run, is in use, if the log has changed since, or if the
+    run's own code is not confirmed.
     """
     directory = Path(directory)
     config, extra = config_from_json(directory / "config.json")
+    confirm_code(directory, {"sim": (config.sim, sim), "real-env": (config.real_env, real_env)})
     keep_compiled()
     with _lock(directory):
         if (directory / "result.json").exists():
@@ -93,6 +104,17 @@ def resume(directory: str | Path, *, quiet: bool = False) -> RunResult:
                 f"the run's {extra.get('dataset_sha256')}; restore the file"
             )
         return _Training(problem, directory, extra).run(quiet=quiet)
+
+
+def confirm_code(directory: Path, names: dict[str, tuple[str | None, str | None]]) -> None:
+    """Raise `RunError` unless every stored name that imports code equals what the user gave now."""
+    for option, (stored, given) in names.items():
+        if given is not None and given != stored:
+            raise RunError(f"{directory} was begun with --{option} {stored}, not {given}")
+        if stored is not None and ":" in stored and given is None:
+            raise RunError(
+                f"{directory} uses code of your own, {stored}; if you trust it, add --{option} {stored}"
+            )
 
 
 def _lock(directory: Path) -> filelock.BaseFileLock:
@@ -160,23 +182,36 @@ class _Training:
         """Train to the last step, then evaluate and write ``result.json``."""
         config = self.config
         title = f"{config.recipe} × {len(self.seeds)}" if len(self.seeds) > 1 else config.recipe
-        began, first = time.monotonic(), self.step
+        recent = deque([(time.monotonic(), self.step)], maxlen=RATE_ROUNDS + 1)
         with make_progress(title, config.steps, self.step, quiet=quiet) as progress:
             while self.step < config.steps:
                 try:
                     self._round()
+                except KeyboardInterrupt as interrupt:
+                    saved = self.manifest.step if self.manifest else 0
+                    interrupt.add_note(f"Step {saved} is saved; go on with: {self._resume_command()}")
+                    raise
                 except SimulatorError as error:
                     self._save()
                     error.add_note(
                         f"The training state at step {self.step} is saved; when the simulator is mended, "
-                        f"go on with: simtrust resume {self.directory}"
+                        f"go on with: {self._resume_command()}"
                     )
                     raise
-                rate = (self.step - first) / (time.monotonic() - began)
-                progress.advance(self.step, rate, self.last_return)
+                recent.append((time.monotonic(), self.step))
+                (began, first), (now, step) = recent[0], recent[-1]
+                progress.advance(step, (step - first) / (now - began), self.last_return)
+                if len(recent) == 2:
+                    # The first round compiles, which says nothing of the rounds to come.
+                    recent.popleft()
         if self.board is not None:
             self.board.close()
         return self._finish()
+
+    def _resume_command(self) -> str:
+        names = {"--sim": self.config.sim, "--real-env": self.config.real_env}
+        own = [word for option, name in names.items() if name and ":" in name for word in (option, name)]
+        return shlex.join(["simtrust", "resume", str(self.directory), *own])
 
     def _round(self) -> None:
         config, count = self.config, min(self.config.rollout_steps, self.config.steps - self.step)

@@ -14,6 +14,7 @@ from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.config import config_from_json
 from simtrust.training.fleet import Fleet
+from simtrust.training.loop import confirm_code
 from simtrust.training.scaling import Scaling
 
 
@@ -59,9 +60,12 @@ def evaluate(
 ) -> tuple[list[int], str, EpisodeReturns]:
     """Returns of a run's policies: their training seeds, the environment's name, and the episodes.
 
-    Every policy meets the same initial states, which ``seed`` chooses.
+    Every policy meets the same initial states, which ``seed`` chooses. ``env`` defaults to where the run
+    was evaluated; if that is code of yours (``module:factory``) it must be given, since no file of a run
+    directory may decide which code is imported.
     """
     policy = Policy(directory)
+    confirm_code(Path(directory), {"env": (policy.environment if env is None else None, None)})
     name = env or policy.environment
     runs = len(policy.seeds)
     environment = make_simulator(name, num_envs=runs * episodes, shifts=parse_shifts(shifts))

@@ -1,0 +1,144 @@
+"""How much of the machine's own matrix-product rate an update reaches, and what the rest of a run costs.
+
+    python benchmarks/update_rate.py [--recipe h2o] [--runs 1] [--rounds 5]
+
+HalfCheetah's sizes, the paper's architecture, batch 128 + 128. The yardstick is a chain of
+(256 × 256)·(256 × 256) float32 products in JAX, measured in the same process, in turns with the updates,
+because the machine may be shared. One H2O update counts 0.66 GFLOP: products alone, forward and backward.
+Prints a Markdown table: medians over the rounds, and the best and worst ratio of neighbouring turns.
+"""
+
+import argparse
+import platform
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+
+from simtrust.algorithms.agent import Algorithm
+from simtrust.algorithms.options import AlgorithmOptions
+from simtrust.algorithms.recipes import get_recipe
+from simtrust.data import save_dataset
+from simtrust.data.replay import ReplayBuffer, insert, row_size
+from simtrust.simulators import make_simulator
+from simtrust.training.config import TrainConfig
+from simtrust.training.fleet import UPDATE, Fleet, Log, seed_keys
+from simtrust.training.loop import train
+
+OBSERVATION, ACTION, ROWS = 17, 6, 200_000
+GFLOP_PER_H2O_UPDATE = 0.66
+UPDATES, PRODUCTS = 500, 3_000
+
+
+def seconds(function) -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - began
+
+
+def chain_rate() -> float:
+    """GFLOP/s of a chain of square products."""
+    result = seconds(lambda: chain(jnp.ones((256, 256)), jnp.eye(256)))
+    return 2 * 256**3 * PRODUCTS / result / 1e9
+
+
+@jax.jit
+def chain(x, weight):
+    return jax.lax.scan(lambda x, _: (x @ weight, None), x, None, length=PRODUCTS)[0]
+
+
+def updates(recipe: str, runs: int, rounds: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Updates/s and chain GFLOP/s of every round, and the seconds of the first call."""
+    algorithm = Algorithm(
+        get_recipe(recipe),
+        AlgorithmOptions(),
+        observation_size=OBSERVATION,
+        action_size=ACTION,
+        next_state_noise=jnp.eye(OBSERVATION),
+    )
+    fleet, generator = Fleet(algorithm), np.random.default_rng(0)
+    rows = jnp.asarray(generator.normal(size=(ROWS, row_size(OBSERVATION, ACTION))), jnp.float32)
+    buffer = insert(
+        ReplayBuffer.create(runs, ROWS, rows.shape[1]), jnp.broadcast_to(rows, (runs, *rows.shape))
+    )
+    agents, keys = fleet.create(range(runs)), seed_keys(range(runs), UPDATE)
+    log = Log(rows, ROWS - 2_000, 2_000)
+
+    def one_round():
+        nonlocal agents
+        agents, _ = fleet.train(agents, log, buffer, keys, step=0, updates=UPDATES)
+        return agents
+
+    compilation = seconds(one_round)
+    chain_rate()
+    measured = [(chain_rate(), runs * UPDATES / seconds(one_round)) for _ in range(rounds)]
+    chains, rates = np.array(measured).T
+    return rates, chains, compilation
+
+
+def whole_run(steps: int) -> tuple[float, float, float]:
+    """A complete h2o run: start-up seconds, share of time outside the updates, peak memory in GiB."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "log.hdf5"
+        save_dataset(path, random_log())
+        began = time.perf_counter()
+        config = TrainConfig("h2o", str(path), "HalfCheetah-v5", ("gravity=2",), f"{folder}/run", steps=steps)
+        summary = train(config, quiet=True).summary
+        wall = time.perf_counter() - began
+    training = steps / summary["updates_per_second"]
+    return wall, (wall - training) / training, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def random_log() -> dict[str, np.ndarray]:
+    """200,000 rows that a random policy collects in the real task."""
+    simulator, generator = make_simulator("HalfCheetah-v5", num_envs=200), np.random.default_rng(0)
+    observation, _ = simulator.reset(seed=0)
+    columns: dict[str, list] = {k: [] for k in ("observations", "actions", "rewards", "next_observations")}
+    for _ in range(1_000):
+        action = generator.uniform(-1, 1, (200, ACTION)).astype(np.float32)
+        new, reward, *_ = simulator.step(action)
+        for column, value in zip(columns.values(), (observation, action, reward, new), strict=True):
+            column.append(np.asarray(value, np.float32).copy())
+        observation = new
+    log = {k: np.swapaxes(np.stack(v), 0, 1).reshape(ROWS, *v[0].shape[1:]) for k, v in columns.items()}
+    ends = np.arange(1, ROWS + 1) % 1_000 == 0
+    return log | {"terminals": np.zeros(ROWS, bool), "timeouts": ends}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--recipe", default="h2o")
+    parser.add_argument("--runs", type=int, nargs="+", default=[1, 2, 5])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=10_000, help="of the whole run; 0 skips it")
+    arguments = parser.parse_args()
+    print(
+        f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, JAX {jax.__version__}\n"
+    )
+    print("| recipe | runs | updates/s | GFLOP/s | chain GFLOP/s | ratio (worst – best) | first call, s |")
+    print("|---|---|---|---|---|---|---|")
+    for runs in arguments.runs:
+        rates, chains, compilation = updates(arguments.recipe, runs, arguments.rounds)
+        work = rates * GFLOP_PER_H2O_UPDATE
+        ratio = np.sort(work / chains)
+        print(
+            f"| {arguments.recipe} | {runs} | {np.median(rates):.0f} | {np.median(work):.0f} | "
+            f"{np.median(chains):.0f} | {np.median(ratio):.0%} ({ratio[0]:.0%} – {ratio[-1]:.0%}) | "
+            f"{compilation:.1f} |",
+            flush=True,
+        )
+    if arguments.steps:
+        wall, overhead, memory = whole_run(arguments.steps)
+        print(
+            f"\nA whole h2o run of {arguments.steps:,} steps: {wall:.0f} s, of which start-up, rollouts, "
+            f"evaluation and checkpoints add {overhead:.0%} to the updates; peak memory {memory:.2f} GiB."
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Runs side by side: a fleet is its members, and what is drawn does not depend on how."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simtrust.algorithms.agent import Algorithm
+from simtrust.algorithms.options import AlgorithmOptions
+from simtrust.algorithms.recipes import get_recipe
+from simtrust.data.replay import ReplayBuffer, insert, row_size, unpack
+from simtrust.gap.classifier import REAL, SIM, classifier_accuracy
+from simtrust.training import fleet as fleet_module
+from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, Log, over_runs, seed_keys
+
+O, A = 3, 1
+TRAINING, HELD_OUT, ROWS, CAPACITY, UPDATES = 40, 10, 60, 32, 5
+
+
+def make_fleet(recipe: str) -> Fleet:
+    options = AlgorithmOptions(
+        batch_size=8, hidden_sizes=(8,), classifier_hidden_sizes=(8,), classifier_batch_size=8
+    )
+    noise = 0.1 * jnp.eye(O)
+    return Fleet(
+        Algorithm(get_recipe(recipe), options, observation_size=O, action_size=A, next_state_noise=noise)
+    )
+
+
+def random_rows(*leading: int, seed: int) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(*leading, row_size(O, A))).astype(np.float32)
+    rows[..., -1] = 0.0
+    return rows
+
+
+def make_log(rows: np.ndarray) -> Log:
+    return Log(jnp.asarray(rows), TRAINING, HELD_OUT)
+
+
+def make_buffer(rows: np.ndarray) -> ReplayBuffer:
+    return insert(ReplayBuffer.create(len(rows), CAPACITY, rows.shape[-1]), jnp.asarray(rows))
+
+
+LOG_ROWS = random_rows(ROWS, seed=0)
+SIM_ROWS = random_rows(2, 20, seed=1)
+
+
+def train(fleet: Fleet, seeds, sim_rows=SIM_ROWS, log_rows=LOG_ROWS, updates=UPDATES, step=0):
+    return fleet.train(
+        fleet.create(seeds),
+        make_log(log_rows),
+        make_buffer(sim_rows),
+        seed_keys(seeds, UPDATE),
+        step=step,
+        updates=updates,
+    )
+
+
+@pytest.fixture(scope="module")
+def h2o() -> Fleet:
+    return make_fleet("h2o")
+
+
+@pytest.fixture(scope="module")
+def darc() -> Fleet:
+    return make_fleet("darc")
+
+
+def run_of(tree, run: int):
+    return jax.tree.map(lambda x: np.asarray(x[run]), tree)
+
+
+def assert_close(ours, theirs, tolerance=1e-4):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=1e-6), ours, theirs)
+
+
+def differ(ours, theirs) -> bool:
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    return any(not np.allclose(x, y, rtol=1e-4, atol=1e-6) for x, y in pairs)
+
+
+def test_fleet_of_two_is_two_fleets_of_one(h2o):
+    together, metrics = train(h2o, (3, 4))
+    for run, seed in enumerate((3, 4)):
+        alone, own_metrics = train(h2o, (seed,), SIM_ROWS[run : run + 1])
+        assert_close(run_of(together, run), run_of(alone, 0))
+        assert_close(run_of(metrics, run), run_of(own_metrics, 0))
+    assert differ(run_of(together, 0), run_of(together, 1))
+
+
+def test_same_seed_same_bits_other_seed_other_bits(darc):
+    first, again, other = (run_of(train(darc, (seed,), SIM_ROWS[:1])[0], 0) for seed in (3, 3, 4))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert differ(first, other)
+
+
+def test_batches_do_not_depend_on_how_many_are_drawn_together(monkeypatch):
+    agents = {}
+    for together in (1, 20):
+        monkeypatch.setattr(fleet_module, "DRAWN_TOGETHER", together)
+        agents[together], _ = train(make_fleet("darc"), (3,), SIM_ROWS[:1])
+    assert_close(agents[1], agents[20])
+
+
+def test_rounds_go_on_where_the_last_one_ended(darc):
+    """Batches depend on the step alone, so ten updates are five, and then five from step 5 on."""
+    at_once, _ = train(make_fleet("darc"), (3,), SIM_ROWS[:1], updates=2 * UPDATES)
+    log, buffer, keys = make_log(LOG_ROWS), make_buffer(SIM_ROWS[:1]), seed_keys((3,), UPDATE)
+    ends = {}
+    for second_start in (UPDATES, 0):
+        agents, _ = train(darc, (3,), SIM_ROWS[:1])
+        ends[second_start], _ = darc.train(agents, log, buffer, keys, step=second_start, updates=UPDATES)
+    assert_close(ends[UPDATES], at_once)
+    assert differ(ends[0], at_once), "or else a step of no effect would have gone unnoticed"
+
+
+def test_classifiers_never_see_held_out_rows(darc):
+    """In DARC only the classifiers read the log: NaN in the rows they may not see changes nothing."""
+    poisoned = LOG_ROWS.copy()
+    poisoned[TRAINING:] = np.nan
+    clean, _ = train(darc, (3,), SIM_ROWS[:1])
+    agents, metrics = train(darc, (3,), SIM_ROWS[:1], poisoned)
+    jax.tree.map(np.testing.assert_array_equal, agents, clean)
+    assert all(np.isfinite(value).all() for value in metrics.values())
+
+
+def test_poison_in_the_training_rows_would_show(darc):
+    poisoned = LOG_ROWS.copy()
+    poisoned[:TRAINING] = np.nan
+    _, metrics = train(darc, (3,), SIM_ROWS[:1], poisoned)
+    assert np.isnan(metrics["classifier_loss_sas"]).all()
+
+
+def test_critics_learn_from_every_row_of_the_log():
+    """CQL reads all of the log, held-out rows too: NaN in these must show, in enough draws."""
+    poisoned = LOG_ROWS.copy()
+    poisoned[TRAINING:] = np.nan
+    fleet = make_fleet("cql")
+    _, metrics = fleet.train(
+        fleet.create((3,)), make_log(poisoned), None, seed_keys((3,), UPDATE), step=0, updates=UPDATES
+    )
+    assert np.isnan(metrics["critic_loss"]).all()
+
+
+def test_held_out_accuracy_is_that_of_the_held_out_rows(darc):
+    agents = darc.create((3, 4))
+    rows = LOG_ROWS.copy()
+    rows[:TRAINING] = rows[TRAINING + HELD_OUT :] = np.nan
+    accuracy = darc.held_out_accuracy(agents, make_log(rows), SIM_ROWS)
+    for run in (0, 1):
+        classifier = run_of(agents, run).classifier
+        real = unpack(jnp.asarray(rows[TRAINING : TRAINING + HELD_OUT]), O, A)
+        expected = classifier_accuracy(classifier, real, REAL)
+        expected |= classifier_accuracy(classifier, unpack(jnp.asarray(SIM_ROWS[run]), O, A), SIM)
+        assert {name: value[run] for name, value in accuracy.items()} == pytest.approx(
+            {name: float(value) for name, value in expected.items()}
+        )
+
+
+def test_acting_without_keys_is_deterministic_and_with_keys_explores(darc):
+    act, keys = darc.actor(darc.create((3, 4))), seed_keys((3, 4), EXPLORE)
+    observation = np.random.default_rng(0).normal(size=(2, 6, O)).astype(np.float32)
+    best = act(observation)
+    assert best.shape == (2, 6, A)
+    np.testing.assert_array_equal(act(observation), best)
+    explored = act(observation, keys, 7)
+    np.testing.assert_array_equal(act(observation, keys, 7), explored)
+    assert len({a.tobytes() for a in (best, explored, act(observation, keys, 8))}) == 3
+
+
+def test_instances_of_a_run_explore_differently_and_runs_too(darc):
+    agents = jax.tree.map(lambda x: jnp.stack([x[0], x[0]]), darc.create((3,)))
+    observation = np.zeros((2, 3, O), np.float32)
+    explored = darc.actor(agents)(observation, seed_keys((3, 4), EXPLORE), 0)
+    assert len(set(explored.ravel().tolist())) == 6
+
+
+def test_keys_differ_by_seed_and_by_purpose():
+    keys = np.concatenate([jax.random.key_data(seed_keys((0, 1, 2), purpose)) for purpose in range(3)])
+    assert len({tuple(key) for key in keys.tolist()}) == 9
+
+
+def test_over_one_run_equals_vmap():
+    def function(x, shared, extra):
+        return {"sum": x["a"] @ shared + extra, "a": x["a"].T}
+
+    x = {"a": jnp.arange(6.0).reshape(1, 2, 3)}
+    arguments = (x, jnp.arange(3.0), jnp.ones((1, 2)))
+    axes = (0, None, 0)
+    ours, theirs = over_runs(function, axes)(*arguments), jax.vmap(function, axes)(*arguments)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
