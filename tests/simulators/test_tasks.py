@@ -10,7 +10,8 @@ from gymnasium.vector import AutoresetMode
 
 from simtrust.errors import SimulatorError
 from simtrust.simulators import make_simulator
-from simtrust.simulators.tasks import TASKS, Diverged, MujocoTask, find_task, load_model
+from simtrust.simulators.task_specs import TASKS, find_task
+from simtrust.simulators.tasks import Diverged, MujocoTask, load_model
 
 SEEDS = [3, 11, 0]
 

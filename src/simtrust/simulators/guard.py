@@ -1,0 +1,288 @@
+"""The guard around every simulator: nothing malformed gets in or out, and errors say where."""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.vector import VectorEnv, VectorWrapper
+
+from simtrust.errors import SimulatorError
+from simtrust.simulators.task_specs import TASKS
+from simtrust.simulators.tasks import MujocoTask
+
+
+def describe_error(error: Exception) -> str:
+    """An exception in one line: its type and message."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _where(name: str, instance: int, num_envs: int, step: int, action: np.ndarray | None) -> str:
+    if action is None:
+        return f"{name}, instance {instance} of {num_envs}, at reset"
+    shown = np.array2string(np.asarray(action), separator=", ", max_line_width=10**6)
+    return f"{name}, instance {instance} of {num_envs}, step {step} since its reset, action {shown}"
+
+
+class CheckedInstance(gymnasium.Wrapper):
+    """One environment whose errors and malformed answers become `SimulatorError`s that name it.
+
+    Numbers that are not finite are left to `GuardedSimulator`, which checks all instances at once.
+
+    Raises:
+        SimulatorError: at construction, if a space is not a 1-D Box, or an action bound not finite.
+    """
+
+    def __init__(self, env: gymnasium.Env, name: str, instance: int, num_envs: int) -> None:
+        super().__init__(env)
+        self._title, self._instance, self._num_envs = name, instance, num_envs
+        self._steps = 0
+        self._observation_box = _check_spaces(env, name)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """As `gymnasium.Env.reset`; the observation is checked."""
+        self._steps = 0
+        answer = self._call(None, self.env.reset, seed=seed, options=options)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            self._fail(None, "reset must return (observation, info)")
+        observation, info = answer
+        return self._checked_observation(observation, None), info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """As `gymnasium.Env.step`; shape, kind of number and flags are checked."""
+        self._steps += 1
+        answer = self._call(action, self.env.step, action)
+        if not isinstance(answer, tuple) or len(answer) != 5:
+            self._fail(action, "step must return (observation, reward, terminated, truncated, info)")
+        observation, reward, terminated, truncated, info = answer
+        observation = self._checked_observation(observation, action)
+        if np.ndim(reward) != 0 or not _is_number(np.asarray(reward)):
+            self._fail(action, f"the reward must be a number, got {reward!r}")
+        for flag, value in (("terminated", terminated), ("truncated", truncated)):
+            if not isinstance(value, bool | np.bool_):
+                self._fail(action, f"{flag} must be a bool, got {value!r}")
+        return observation, float(reward), bool(terminated), bool(truncated), info
+
+    def _call(self, action: np.ndarray | None, function: Callable, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            self._fail(action, f"the environment raised {describe_error(error)}", error)
+
+    def _checked_observation(self, observation: Any, action: np.ndarray | None) -> np.ndarray:
+        space = self._observation_box
+        try:
+            array = np.asarray(observation)
+        except ValueError as error:  # ragged
+            self._fail(action, f"the observation is not an array: {error}", error)
+        if array.shape != space.shape:
+            self._fail(action, f"the observation has shape {array.shape}, its space {space.shape}: {array}")
+        if not _is_number(array) or not np.can_cast(array.dtype, space.dtype, "same_kind"):
+            self._fail(
+                action, f"the observation has dtype {array.dtype}, its space {space.dtype}: {observation!r}"
+            )
+        return array
+
+    def _fail(self, action: np.ndarray | None, problem: str, cause: Exception | None = None) -> NoReturn:
+        where = _where(self._title, self._instance, self._num_envs, self._steps, action)
+        raise SimulatorError(f"{where}: {problem}") from cause
+
+
+def _is_number(array: np.ndarray) -> bool:
+    return array.dtype.kind in "fiu"
+
+
+def _check_spaces(env: gymnasium.Env, name: str) -> Box:
+    """The observation space, if both spaces are supported."""
+    observation, action = env.observation_space, env.action_space
+    if not isinstance(observation, Box) or len(observation.shape) != 1 or observation.dtype.kind not in "fiu":
+        problem = f"its observation space is {observation}"
+    elif not isinstance(action, Box) or len(action.shape) != 1 or action.dtype.kind != "f":
+        problem = f"its action space is {action}"
+    elif not (np.isfinite(action.low) & np.isfinite(action.high) & (action.low < action.high)).all():
+        problem = f"its action bounds are {action.low} to {action.high}"
+    else:
+        return observation
+    raise SimulatorError(
+        f"{name}: unsupported: {problem}. Supported are a 1-D Box of numbers as observation space and a 1-D "
+        "Box of floats with finite bounds, low < high, as action space; wrap the environment in a "
+        "factory (FlattenObservation, RescaleAction, ...) and name it as module:factory"
+    )
+
+
+class GuardedSimulator(VectorWrapper):
+    """A simulator that lets nothing malformed in or out.
+
+    Every error is a `SimulatorError` naming the simulator, instance, step since its reset, and
+    action; after one, reset before going on. ``str()`` tells the name, shifts and size.
+
+    Args:
+        env: a vector environment in `AutoresetMode.DISABLED`.
+        name: what errors and ``str()`` call it.
+    """
+
+    def __init__(self, env: VectorEnv, name: str) -> None:
+        super().__init__(env)
+        self.name = name
+        self._action_shape = self.action_space.shape
+        self._observation_shape = self.observation_space.shape
+        self._steps = np.zeros(env.num_envs, np.int64)
+        self._must_reset = np.ones(env.num_envs, bool)
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.num_envs} instance{'s' if self.num_envs > 1 else ''}"
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Restart the instances of ``options["reset_mask"]`` ``[S]`` bool, or all.
+
+        Args:
+            seed: one per instance, or an int n for n, n+1, ..., n+S−1, or None to go on.
+            options: handed on to the environments, save ``reset_mask``; not modified.
+
+        Returns:
+            Observations ``[S, O]``, with the latest one where nothing was restarted; and info.
+        """
+        options = dict(options or {})
+        mask = self._checked_mask(options.get("reset_mask"))
+        if "reset_mask" in options:
+            options["reset_mask"] = mask
+        seeds = self._checked_seeds(seed)
+        self._steps[mask] = 0
+        # An instance whose reset fails stays closed to steps.
+        self._must_reset |= mask
+        observation, info = self._call(None, self.env.reset, seed=seeds, options=options or None)
+        self._check_observation(observation, None)
+        self._must_reset &= ~mask
+        return observation, info
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step every instance; see `make_simulator`.
+
+        Args:
+            actions: ``[S, A]``, finite; beyond the action space they are the simulator's to bound.
+        """
+        if self._must_reset.any():
+            first = int(self._must_reset.argmax())
+            raise SimulatorError(
+                f"{self.name}, instance {first} of {self.num_envs}: reset it before this step"
+            )
+        actions = self._checked_actions(actions)
+        self._steps += 1
+        answer = self._call(actions, self.env.step, actions)
+        observation, reward, terminated, truncated, info = answer
+        self._check_observation(observation, actions)
+        self._check_finite("reward", reward, actions)
+        np.logical_or(terminated, truncated, out=self._must_reset)
+        return observation, reward, terminated, truncated, info
+
+    @property
+    def state(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions ``[S, nq]`` and velocities ``[S, nv]``, where the simulator can tell them."""
+        return self._with_settable_state().state
+
+    def set_state(self, position: np.ndarray, velocity: np.ndarray) -> np.ndarray:
+        """Start an episode of every instance in a state given; return its observations ``[S, O]``.
+
+        Raises:
+            SimulatorError: the simulator cannot be set to a state, or not to this one.
+        """
+        observation = self._with_settable_state().set_state(position, velocity)
+        self._check_observation(observation, None)
+        self._steps[:] = 0
+        self._must_reset[:] = False
+        return observation
+
+    def _with_settable_state(self) -> MujocoTask:
+        if not isinstance(self.env, MujocoTask):
+            raise SimulatorError(f"{self.name} cannot be set to a state; only {', '.join(TASKS)} can")
+        return self.env
+
+    def _checked_mask(self, mask: Any) -> np.ndarray:
+        if mask is None:
+            return np.ones(self.num_envs, bool)
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != (self.num_envs,) or not mask.any():
+            raise SimulatorError(
+                f"{self.name}: reset_mask must be bool of shape ({self.num_envs},) with at least one True, "
+                f"got {mask!r}"
+            )
+        return mask
+
+    def _checked_seeds(self, seed: Any) -> list[int | None] | None:
+        if seed is None:
+            return None
+        seeds: list[int | None] = []
+        try:
+            given = [seed + i for i in range(self.num_envs)] if np.ndim(seed) == 0 else list(seed)
+            seeds = [None if one is None else operator.index(one) for one in given]
+        except TypeError:
+            pass  # reported below
+        if len(seeds) != self.num_envs or any(one is not None and one < 0 for one in seeds):
+            raise SimulatorError(
+                f"{self.name}: seed must be an int of at least 0, or {self.num_envs} of them (or None), "
+                f"got {seed!r}"
+            )
+        return seeds
+
+    def _checked_actions(self, actions: Any) -> np.ndarray:
+        actions = np.ascontiguousarray(actions)
+        if actions.shape != self._action_shape or not _is_number(actions):
+            raise SimulatorError(
+                f"{self.name}: actions must be numbers of shape {self._action_shape}, got {actions.dtype} of "
+                f"shape {actions.shape}"
+            )
+        if not np.isfinite(actions).all():
+            instance, dimension = _first_not_finite(actions)
+            where = self._where(instance, actions, step=int(self._steps[instance]) + 1)
+            value = actions[instance, dimension]
+            raise SimulatorError(f"{where}: action dimension {dimension} is {value}; nothing was stepped")
+        return actions if actions.dtype.kind == "f" else actions.astype(self.single_action_space.dtype)
+
+    def _check_observation(self, observation: np.ndarray, actions: np.ndarray | None) -> None:
+        if observation.shape != self._observation_shape:
+            raise SimulatorError(
+                f"{self.name}: observations have shape {observation.shape}, not {self._observation_shape}"
+            )
+        self._check_finite("observation", observation, actions)
+
+    def _check_finite(self, what: str, values: np.ndarray, actions: np.ndarray | None) -> None:
+        """Name the first number of ``[S]`` or ``[S, n]`` that is not finite."""
+        if np.isfinite(values).all():
+            return
+        instance, *dimension = _first_not_finite(values)
+        self._must_reset[:] = True
+        place = f" dimension {dimension[0]}" if dimension else ""
+        value = values[(instance, *dimension)]
+        raise SimulatorError(f"{self._where(instance, actions)}: {what}{place} is {value}")
+
+    def _call(self, actions: np.ndarray | None, function: Callable, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except SimulatorError:
+            self._must_reset[:] = True
+            raise
+        except Exception as error:
+            self._must_reset[:] = True
+            # MuJoCo's batch and our tasks tell which instances failed; others name it themselves.
+            instance = int(np.ravel(getattr(error, "ids", [0]))[0])
+            raise SimulatorError(f"{self._where(instance, actions)}: {describe_error(error)}") from error
+
+    def _where(self, instance: int, actions: np.ndarray | None, step: int | None = None) -> str:
+        action = None if actions is None else actions[instance]
+        step = int(self._steps[instance]) if step is None else step
+        return _where(self.name, instance, self.num_envs, step, action)
+
+
+def _first_not_finite(values: np.ndarray) -> list[int]:
+    return [int(index) for index in np.argwhere(~np.isfinite(values))[0]]

@@ -1,0 +1,381 @@
+"""Training end to end: every recipe, what is stored on the way, and what stops a run."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import simtrust
+from simtrust.algorithms.options import AlgorithmOptions
+from simtrust.algorithms.recipes import RECIPES
+from simtrust.data.replay import unpack
+from simtrust.errors import ConfigError, RunError, SimtrustError, SimulatorError
+from simtrust.training import setup
+from simtrust.training.checkpoint import CheckpointStore
+from simtrust.training.config import TrainConfig, config_to_json
+from simtrust.training.setup import prepare
+
+RESULT_KEYS = {
+    "recipe",
+    "steps",
+    "runs",
+    "evaluation_environment",
+    "updates_per_second",
+    "wall_seconds",
+    "versions",
+    "dataset_sha256",
+    "command",
+}
+RUN_KEYS = {"seed", "return_mean", "return_std", "episode_returns", "episode_lengths"}
+
+
+def read_metrics(directory: Path) -> list[dict]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def collected(directory: Path):
+    """All simulated transitions of run 0 that the last checkpoint holds."""
+    store = CheckpointStore(directory / "checkpoints")
+    rows = np.concatenate([rows for _, rows in store.load_rows(store.latest())], axis=1)[0]
+    return unpack(jnp.asarray(rows), 2, 1)
+
+
+def config(recipe="sac", **options) -> TrainConfig:
+    return TrainConfig(recipe=recipe, algorithm=AlgorithmOptions(hidden_sizes=(4,)), **options)
+
+
+def assert_complete(directory: Path, recipe: str) -> None:
+    result = json.loads((directory / "result.json").read_text())
+    assert set(result) == RESULT_KEYS
+    assert (result["recipe"], result["steps"]) == (recipe, 100)
+    (run,) = result["runs"]
+    assert set(run) == RUN_KEYS
+    assert run["episode_lengths"] == [200]
+    assert -2_000 < run["return_mean"] == run["episode_returns"][0] < 0
+    assert result["updates_per_second"] > 0
+    lines = read_metrics(directory)
+    assert [line["step"] for line in lines] == [50, 100]
+    for line in lines:
+        line.pop("simulator_return", None)  # No episode of Pendulum ends within 100 steps.
+        assert all(math.isfinite(value) for value in line.values()), line
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_trains_end_to_end(train, log, recipe):
+    result = train(recipe, real=log, sim="Pendulum-v1")
+    assert_complete(result.directory, recipe)
+    assert result.summary == json.loads((result.directory / "result.json").read_text())
+    assert result.summary["dataset_sha256"] == simtrust.load_dataset(log).sha256
+    assert result.summary["versions"]["simtrust"] == simtrust.__version__
+    assert result.summary["command"].startswith(f"simtrust.train('{recipe}', ")
+    names = set(read_metrics(result.directory)[0])
+    assert ("classifier_loss_sas" in names) == RECIPES[recipe].trains_gap_model
+    assert ("simulator_return" in names) == (recipe != "cql")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        ("h2o", {"actor": "deterministic"}),
+        ("h2o", {"critic_ensemble": 4}),
+        ("h2o", {"next_state_covariance": "full", "normalise_observations": True}),
+        ("sac", {"entropy_in_backup": True}),
+        ("cql", {"reward_scale": "auto"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_option_trains_end_to_end(train, log, recipe, options):
+    result = train(recipe, real=log, sim="Pendulum-v1", **options)
+    assert_complete(result.directory, recipe)
+
+
+def test_learning_from_the_log_alone_needs_no_simulator(train, log):
+    result = train("cql", real=log, real_env="Pendulum-v1")
+    assert_complete(result.directory, "cql")
+    assert list(CheckpointStore(result.directory / "checkpoints").latest().chunks) == []
+
+
+def test_time_limits_are_not_terminals_and_next_observations_stay_in_their_episode(train, misbehaving):
+    """A Counter observes (step, episode): s' is always one step on, in the same episode."""
+    result = train(sim="misbehaving:truncating", steps=200)
+    observation, _, reward, following, terminated = collected(result.directory)
+    assert len(observation) == 200
+    assert not terminated.any()
+    np.testing.assert_array_equal(following - observation, [[1, 0]] * 200)
+    # Episodes of 30 steps run on from round to round, and are cut at the checkpoint at step 100.
+    lengths = [30, 30, 30, 10] * 2
+    np.testing.assert_array_equal(observation[:, 0], np.concatenate([np.arange(n) for n in lengths]))
+    np.testing.assert_array_equal(observation[:, 1], np.repeat(np.arange(1, 9), lengths))
+    assert (following[:, 0] == 30).sum() == 6, "the last observation of an episode is its own"
+    np.testing.assert_array_equal(reward, np.ones(200))
+    assert [line["simulator_return"] for line in read_metrics(result.directory)] == [30] * 4
+
+
+def test_terminals_are_the_tasks_own(train, misbehaving):
+    result = train(sim="misbehaving:terminating", steps=200)
+    observation, _, _, following, terminated = collected(result.directory)
+    np.testing.assert_array_equal(terminated, observation[:, 0] == 29)
+    np.testing.assert_array_equal(following - observation, [[1, 0]] * 200)
+
+
+def test_custom_simulator_is_evaluated_too(train, misbehaving):
+    result = train(sim="misbehaving:truncating", seeds=2, evaluation_episodes=3, evaluate_every=100)
+    assert [run["seed"] for run in result.summary["runs"]] == [0, 1]
+    for run in result.summary["runs"]:
+        assert run["episode_returns"] == [30] * 3
+        assert run["episode_lengths"] == [30] * 3
+        assert run["return_std"] == 0
+    line = read_metrics(result.directory)[-1]
+    assert (line["return_mean"], line["return_std"], line["episode_length"]) == (30, 0, 30)
+
+
+def test_tensorboard_writes_a_folder_for_each_seed(train, misbehaving):
+    result = train(sim="misbehaving:truncating", tensorboard=True, first_seed=5)
+    (events,) = result.directory.glob("tensorboard/seed-5/events*")
+    assert events.stat().st_size > 100
+
+
+@pytest.fixture
+def faulty(misbehaving, monkeypatch):
+    """The class of simulator that breaks at its 170th step if ``fault`` is set."""
+    monkeypatch.setattr(misbehaving.Faulty, "fault", None)
+    monkeypatch.setattr(misbehaving.Faulty, "steps", 0)
+    return misbehaving.Faulty
+
+
+FAULTY = {"sim": "misbehaving:faulty", "real_env": "misbehaving:truncating"}
+RESUME_FAULTY = "--sim misbehaving:faulty --real-env misbehaving:truncating"
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [("raise", "ZeroDivisionError: the motor came off"), ("nan", "observation dimension 0 is nan")],
+)
+def test_broken_simulator_loses_no_finished_round(train, faulty, monkeypatch, tmp_path, fault, problem):
+    """It breaks in the fourth round of 50 steps, ten steps into an episode."""
+    monkeypatch.setattr(faulty, "fault", fault)
+    where = r"misbehaving:faulty, instance 0 of 1, step 10 since its reset, action \["
+    with pytest.raises(SimulatorError, match=where + ".*" + problem) as caught:
+        train(**FAULTY, steps=200)
+    note = f"step 150 is saved; when the simulator is mended, go on with: simtrust resume {tmp_path}/run"
+    assert f"{note} {RESUME_FAULTY}" in caught.value.__notes__[0]
+    saved = CheckpointStore(tmp_path / "run" / "checkpoints").latest()
+    assert saved.step == 150
+    assert not (tmp_path / "run" / "result.json").exists()
+
+    monkeypatch.setattr(faulty, "fault", None)
+    unbroken = train(**FAULTY, steps=150, out=tmp_path / "unbroken").directory / "checkpoints"
+    assert saved.state.sha256 == CheckpointStore(unbroken).latest().state.sha256
+
+    result = simtrust.resume(tmp_path / "run", quiet=True, **FAULTY)
+    assert result.summary["steps"] == 200
+    assert len(collected(result.directory).reward) == 200
+    assert [line["step"] for line in read_metrics(result.directory)] == [50, 100, 150, 200]
+
+
+def test_simulator_that_breaks_at_once_can_be_resumed(train, faulty, monkeypatch, tmp_path):
+    monkeypatch.setattr(faulty, "fault", "raise")
+    monkeypatch.setattr(faulty, "at", 1)
+    with pytest.raises(SimulatorError, match="step 1 since its reset"):
+        train(**FAULTY)
+    assert CheckpointStore(tmp_path / "run" / "checkpoints").latest().step == 0
+    monkeypatch.setattr(faulty, "fault", None)
+    result = simtrust.resume(tmp_path / "run", quiet=True, **FAULTY)
+    assert result.summary["steps"] == len(collected(result.directory).reward) == 100
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({}, "uses code of your own, misbehaving:truncating; if you trust it, add --sim misbehaving:truncating"),
+        ({"sim": "misbehaving:faulty"}, "was begun with --sim misbehaving:truncating, not misbehaving:faulty"),
+        ({"sim": "misbehaving:truncating", "real_env": "Pendulum-v1"}, "was begun with --real-env None, not"),
+    ],
+)
+def test_no_run_directory_decides_which_code_is_imported(tmp_path, named, message):
+    """The module is not even on the path here: refused by its name alone."""
+    stored = config_to_json(config(sim="misbehaving:truncating"), dataset_sha256=None)
+    (tmp_path / "config.json").write_text(stored)
+    with pytest.raises(RunError, match=message):
+        simtrust.resume(tmp_path, **named)
+
+
+def test_broken_evaluation_loses_no_line_of_metrics(train, faulty, monkeypatch, tmp_path):
+    """The evaluation after the second round breaks: that round's losses must be kept all the same."""
+    monkeypatch.setattr(faulty, "fault", "raise")
+    monkeypatch.setattr(faulty, "at", 10)
+    swapped = {"sim": FAULTY["real_env"], "real_env": FAULTY["sim"]}
+    with pytest.raises(SimulatorError, match="step 10 since its reset"):
+        train(**swapped, evaluate_every=100, steps=200)
+    monkeypatch.setattr(faulty, "fault", None)
+    result = simtrust.resume(tmp_path / "run", quiet=True, **swapped)
+    assert [line["step"] for line in read_metrics(result.directory)] == [50, 100, 150, 200]
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_diverged_run_names_metric_and_seed_and_saves_nothing(train, tmp_path, seed):
+    with pytest.raises(RunError, match=rf"\w+ of seed {seed} became (nan|inf|-inf) between steps 0 and 50"):
+        train(sim="Pendulum-v1", reward_scale=1e30, learning_rate=1.0, first_seed=seed)
+    assert CheckpointStore(tmp_path / "run" / "checkpoints").latest() is None
+
+
+READS_LOG = sorted(set(RECIPES) - {"sac"})
+READS_SIMULATOR = sorted(set(RECIPES) - {"cql"})
+
+
+@pytest.mark.parametrize("recipe", READS_LOG)
+def test_recipe_that_reads_the_log_needs_one(recipe):
+    with pytest.raises(ConfigError, match=f"recipe {recipe} learns from a log: give --real"):
+        prepare(config(recipe, sim="Pendulum-v1"))
+
+
+@pytest.mark.parametrize("recipe", READS_SIMULATOR)
+def test_recipe_that_reads_the_simulator_needs_one(recipe, log):
+    with pytest.raises(ConfigError, match=f"recipe {recipe} learns from a simulator: give --sim"):
+        prepare(config(recipe, real=str(log), real_env="Pendulum-v1"))
+
+
+def test_log_alone_does_not_tell_the_actions_bounds(log):
+    with pytest.raises(ConfigError, match="give --real-env ID or --sim ID"):
+        prepare(config("cql", real=str(log)))
+
+
+@pytest.mark.parametrize(
+    ("sim", "message"),
+    [
+        ("misbehaving:truncating", r"observation of simulator misbehaving:truncating has shape \(2,\).*\(3,\)"),
+        ("misbehaving:weak_pendulum", r"action bounds of simulator misbehaving:weak_pendulum are \[-1.\] to"),
+    ],
+)
+def test_simulator_unlike_the_real_environment_is_refused(misbehaving, sim, message):
+    with pytest.raises(ConfigError, match=message + ".*they must agree"):
+        prepare(config(sim=sim, real_env="Pendulum-v1"))
+
+
+def test_log_of_another_machine_is_refused(misbehaving, log):
+    with pytest.raises(SimtrustError, match="is 3 wide where simulator 'misbehaving:truncating' has 2"):
+        prepare(config("h2o", real=str(log), sim="misbehaving:truncating"))
+
+
+def test_too_little_memory_is_told_before_training(train, monkeypatch, tmp_path):
+    little = SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=2**28))
+    monkeypatch.setattr(setup, "psutil", little)
+    with pytest.raises(ConfigError, match=r"GiB of memory, 0\.2 GiB are free; lower --buffer-capacity"):
+        train(sim="Pendulum-v1", seeds=3)
+    assert not (tmp_path / "run" / "config.json").exists()
+    monkeypatch.undo()
+    train(sim="Pendulum-v1")
+
+
+def test_memory_grows_with_what_is_kept():
+    problem = prepare(config(sim="Pendulum-v1"))
+    row = 4 * (2 * 3 + 1 + 2)
+    more = [setup.predicted_bytes(config(seeds=n), problem.algorithm, 0, 10**6) for n in (1, 2, 3)]
+    assert more[1] - more[0] == more[2] - more[1] > 10**6 * row
+    logs = [setup.predicted_bytes(config(), problem.algorithm, n, 0) for n in (0, 10**6)]
+    assert logs[1] - logs[0] == 3 * 10**6 * row
+
+
+@pytest.mark.parametrize(
+    ("options", "capacity"),
+    [
+        ({"recipe": "sac", "steps": 2_000_000}, 1_000_000),
+        ({"recipe": "h2o", "steps": 2_000_000}, 20_000),
+        ({"recipe": "h2o", "steps": 2_000_000, "buffer_capacity": 5_000}, 5_000),
+        ({"recipe": "h2o", "steps": 2_500}, 3_000),
+        ({"recipe": "h2o", "steps": 10}, 1_000),
+    ],
+)
+def test_buffer_holds_ten_logs_unless_told_or_never_filled(log, monkeypatch, options, capacity):
+    monkeypatch.setattr(setup, "check_memory", lambda *_: None)
+    real = None if options["recipe"] == "sac" else str(log)
+    assert prepare(config(real=real, sim="Pendulum-v1", **options)).capacity == capacity
+
+
+def test_whole_episodes_are_held_out(log):
+    """Of ten episodes of 200 rows, one, from the middle; the classifiers' rows come first."""
+    problem = prepare(config("h2o", real=str(log), sim="Pendulum-v1"))
+    ours, dataset = problem.log, problem.dataset
+    assert (ours.training, ours.held_out, len(ours.rows)) == (1_800, 200, 2_000)
+    held_out = np.asarray(ours.rows)[1_800:, :3]
+    episodes = dataset.transitions.observation.reshape(10, 200, 3)
+    (found,) = [i for i in range(10) if (episodes[i] == held_out).all()]
+    assert 0 < found < 9
+    rest = np.delete(episodes, found, axis=0).reshape(-1, 3)
+    np.testing.assert_array_equal(np.asarray(ours.rows)[:1_800, :3], rest)
+
+
+def test_terminals_without_a_next_state_are_the_critics_alone(tmp_path):
+    """Twelve episodes of five rows, whose last next state the file does not hold."""
+    terminals = np.arange(60) % 5 == 4
+    with h5py.File(tmp_path / "log.hdf5", "w") as file:
+        file["observations"] = np.random.default_rng(0).uniform(-0.5, 0.5, (60, 3)).astype(np.float32)
+        file["actions"] = np.zeros((60, 1), np.float32)
+        file["rewards"] = np.ones(60, np.float32)
+        file["terminals"] = terminals
+    log = prepare(config("h2o", real=str(tmp_path / "log.hdf5"), sim="Pendulum-v1")).log
+    seen = log.training + log.held_out
+    assert (seen, len(log.rows)) == (48, 60)
+    assert not log.rows[:seen, -1].any()
+    assert log.rows[seen:, -1].all()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("steps", 0),
+        ("seeds", 0),
+        ("rollout_steps", 0),
+        ("evaluation_episodes", 0),
+        ("checkpoint_every", 0),
+        ("evaluate_every", -1_000),
+        ("first_seed", -1),
+        ("checkpoint_every", 1_500),
+        ("evaluate_every", 1_500),
+        ("reward_scale", 0.0),
+        ("reward_scale", -1),
+        ("reward_scale", math.nan),
+        ("reward_scale", math.inf),
+        ("buffer_capacity", 999),
+    ],
+)
+def test_wrong_option_names_its_flag(option, value):
+    flag = f"--{option.replace('_', '-')}"
+    with pytest.raises(ConfigError, match=f"^{flag} "):
+        TrainConfig(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("batch_size", 0),
+        ("real_fraction", 1.0),
+        ("discount", 1.0),
+        ("learning_rate", 0.0),
+        ("learning_rate", math.nan),
+        ("target_update_rate", 1.1),
+        ("hidden_sizes", ()),
+        ("hidden_sizes", (16, 0)),
+        ("critic_ensemble", 0),
+        ("actor", "random"),
+        ("exploration_noise", -0.1),
+        ("target_entropy", math.nan),
+        ("beta", math.inf),
+        ("cql_alpha", -1.0),
+        ("cql_actions", 0),
+        ("classifier_batch_size", 7),
+        ("classifier_hidden_sizes", ()),
+        ("classifier_input_noise", math.nan),
+        ("next_state_samples", 0),
+        ("next_state_covariance", "none"),
+        ("next_state_noise_scale", -1.0),
+    ],
+)
+def test_wrong_algorithm_option_names_its_flag(option, value):
+    with pytest.raises(ConfigError, match=f"^--{option.replace('_', '-')} is "):
+        AlgorithmOptions(**{option: value})
