@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from simtrust.errors import SimtrustError
 from simtrust.training.config import TrainConfig
@@ -85,25 +86,20 @@ def main() -> None:
             COMMANDS,
             prog="simtrust",
             description=DESCRIPTION,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction),
+            config=(tyro.conf.OmitArgPrefixes,),
         )
     except SimtrustError as error:
-        console = Console(stderr=True)
-        console.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True, highlight=False)
-        for note in getattr(error, "__notes__", ()):
-            console.print(_escaped(note), soft_wrap=True, highlight=False)
+        _tell("error: ", str(error), *getattr(error, "__notes__", ()))
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
-        console = Console(stderr=True)
-        for line in ("stopped.", *getattr(interrupt, "__notes__", ())):
-            console.print(_escaped(line), soft_wrap=True, highlight=False)
+        _tell("stopped. ", *getattr(interrupt, "__notes__", ()))
         sys.exit(130)
 
 
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+def _tell(label: str, *lines: str) -> None:
+    """Print lines to the error stream as they are: a user's path may look like markup."""
+    text = Text.assemble((label, "bold red"), "\n".join(lines))
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False)
 
 
 def _show(result: "RunResult") -> None:
@@ -119,11 +115,12 @@ def _show(result: "RunResult") -> None:
     title = f"{summary['recipe']} after {summary['steps']:,} steps, in {summary['evaluation_environment']}"
     _show_returns(title, [r["seed"] for r in runs], returns)
     rate, wall = summary["updates_per_second"], summary["wall_seconds"]
-    Console().print(f"{rate:,.0f} updates/s, {wall:,.0f} s in all; result in {result.directory}/result.json")
+    line = f"{rate:,.0f} updates/s, {wall:,.0f} s in all; result in {result.directory}/result.json"
+    Console().print(Text(line), soft_wrap=True)
 
 
 def _show_returns(title: str, seeds: list[int], returns: "EpisodeReturns") -> None:
-    table = Table("seed", "episodes", "return", "std", "length", title=title)
+    table = Table("seed", "episodes", "return", "std", "length", title=Text(title))
     for seed, values, lengths in zip(seeds, *returns, strict=True):
         row = (len(values), f"{values.mean():,.1f}", f"{values.std():,.1f}", f"{lengths.mean():,.0f}")
         table.add_row(str(seed), *(str(cell) for cell in row))

@@ -25,7 +25,13 @@ class Counter(gymnasium.Env):
     def step(self, action):
         self.count += 1
         ended = self.count == 30
-        return self.observe(), 1.0, ended and self.ending == "terminal", ended and self.ending == "timeout", {}
+        return (
+            self.observe(),
+            1.0,
+            ended and self.ending == "terminal",
+            ended and self.ending == "timeout",
+            {},
+        )
 
 
 class Faulty(Counter):

@@ -56,7 +56,9 @@ def save(store, step, rows=None, previous=None, capacity=10):
 def rows_from(start: int, count: int = 5) -> np.ndarray:
     """Rows [2, count, 3] that tell their run and number."""
     number = np.arange(start, start + count, dtype=np.float32)
-    return np.stack([np.stack([np.full(count, run), number, -number], -1) for run in (0, 1)]).astype(np.float32)
+    return np.stack([np.stack([np.full(count, run), number, -number], -1) for run in (0, 1)]).astype(
+        np.float32
+    )
 
 
 def save_several(store, steps) -> None:
@@ -140,7 +142,9 @@ def test_newer_format_is_refused(store, tmp_path):
         store.latest()
 
 
-@pytest.mark.parametrize("content", ["", "[]", "null", '{"format": 1}', '{"format": 1, "chunks": 3}', "\0" * 99])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "null", '{"format": 1}', '{"format": 1, "chunks": 3}', "\0" * 99]
+)
 def test_nonsense_manifest_is_damage_not_a_crash(store, tmp_path, content):
     save(store, 100)
     (tmp_path / "checkpoint-000000000100.json").write_text(content)
@@ -258,8 +262,16 @@ TREE = {"critic": {"weight": jnp.ones((2, 3)), "steps": jnp.zeros(2, jnp.int32)}
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("['critic']['weight']", np.ones((3, 2), np.float32), r"is float32\[3, 2\], expected float32\[2, 3\]"),
-        ("['critic']['weight']", np.ones((2, 3), np.float64), r"is float64\[2, 3\], expected float32\[2, 3\]"),
+        (
+            "['critic']['weight']",
+            np.ones((3, 2), np.float32),
+            r"is float32\[3, 2\], expected float32\[2, 3\]",
+        ),
+        (
+            "['critic']['weight']",
+            np.ones((2, 3), np.float64),
+            r"is float64\[2, 3\], expected float32\[2, 3\]",
+        ),
         ("['critic']['steps']", np.zeros(2, np.int64), r"is int64\[2\], expected int32\[2\]"),
         ("['critic']['steps']", None, r"is missing, expected int32\[2\]"),
     ],

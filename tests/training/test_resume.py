@@ -60,8 +60,9 @@ def start(compiled) -> Callable[..., subprocess.Popen]:
 
     yield start
     for process in processes:
-        process.kill()
-        process.communicate()
+        if process.returncode is None:
+            process.kill()
+            process.communicate()
 
 
 def as_arguments(options: dict) -> list[str]:
@@ -141,7 +142,7 @@ def test_killed_before_any_checkpoint_equals_never_killed(start, options, tmp_pa
 
 def test_killed_and_then_damaged_equals_never_killed(copy, uninterrupted):
     """The newest state lost a bit, and metrics were half written: it goes on from the older one."""
-    older, newest = steps_saved(copy)
+    *_, older, newest = steps_saved(copy)
     state = copy / "checkpoints" / f"state-{newest:012d}.safetensors"
     content = bytearray(state.read_bytes())
     content[-1] ^= 1
@@ -238,7 +239,8 @@ def test_newer_format_is_refused(begun):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "\0" * 50, "[]", "null", "3", "{}", '{"format": 1}', '{"format": 1, "algorithm": []}']
+    "content",
+    ["", "{", "\0" * 50, "[]", "null", "3", "{}", '{"format": 1}', '{"format": 1, "algorithm": []}'],
 )
 def test_damaged_configuration_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
@@ -282,7 +284,7 @@ def test_metrics_after_the_checkpoint_are_written_again(tmp_path, kept, expected
 
 
 def test_lost_metrics_are_not_made_up_for_by_zero_bytes(tmp_path):
-    """The file is not flushed to the disk, so after a power cut it may be shorter than its checkpoint says."""
+    """It is not flushed to the disk: after a power cut it may be shorter than its checkpoint says."""
     path = tmp_path / "metrics.jsonl"
     metrics = MetricsFile(path, 1_000)
     metrics.write(100, [0], {"loss": np.array([0.5])})

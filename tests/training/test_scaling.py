@@ -17,11 +17,17 @@ LOW, HIGH = np.array([-2.0, 0.0], np.float32), np.array([2.0, 0.1], np.float32)
 def make_log(observation, reward) -> Transitions:
     observation, reward = np.asarray(observation, np.float32), np.asarray(reward, np.float32)
     return Transitions(
-        observation, np.zeros((len(reward), 2), np.float32), reward, observation + 1, np.zeros(len(reward), np.float32)
+        observation,
+        np.zeros((len(reward), 2), np.float32),
+        reward,
+        observation + 1,
+        np.zeros(len(reward), np.float32),
     )
 
 
-def scaling_of(log=None, low=LOW, high=HIGH, size=2, normalise=False, reward_scale=1.0, discount=0.99) -> Scaling:
+def scaling_of(
+    log=None, low=LOW, high=HIGH, size=2, normalise=False, reward_scale=1.0, discount=0.99
+) -> Scaling:
     return make_scaling(
         log,
         low,
@@ -118,7 +124,11 @@ def test_what_is_learnt_from_the_log_needs_one(wanted):
 def test_transitions_cross_in_every_column():
     scaling = Scaling((1.0, 0.0), (2.0, 1.0), (-2.0, 0.0), (2.0, 4.0), 0.1)
     machine = Transitions(
-        np.array([[5.0, 1.0]]), np.array([[1.0, 4.0]]), np.array([-30.0]), np.array([[1.0, 2.0]]), np.array([True])
+        np.array([[5.0, 1.0]]),
+        np.array([[1.0, 4.0]]),
+        np.array([-30.0]),
+        np.array([[1.0, 2.0]]),
+        np.array([True]),
     )
     inside = scaling.transitions(machine)
     expected = ([[2, 1]], [[0.5, 1]], [-3], [[0, 2]], [1])

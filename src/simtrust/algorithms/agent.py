@@ -4,6 +4,7 @@
 of Algorithm 1. It is written for one run; fleets are made with ``vmap`` by the training loop.
 """
 
+from functools import reduce
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -68,6 +69,15 @@ class Noise(NamedTuple):
     """Uniform in [-1, 1]."""
     sampled_here: Float[Array, "K B A"] | None = None
     sampled_next: Float[Array, "K B A"] | None = None
+
+
+def least(q: Float[Array, "E *batch"]) -> Float[Array, "*batch"]:
+    """``min_i Q_i``, the gradient going to exactly one member.
+
+    The gradient of ``q.min(0)`` compares q with its minimum, and is 0/0 wherever XLA computes one of the
+    two again with another rounding.
+    """
+    return reduce(lambda left, right: jnp.where(left < right, left, right), q)
 
 
 def concatenate(*parts: Transitions | None) -> Transitions:
@@ -217,7 +227,7 @@ class Algorithm:
         q = agent.target_critic(rows.next_observation, action)
         if len(q) > 2:
             q = q[noise.pair]
-        value = q.min(0)
+        value = least(q)
         if self.options.entropy_in_backup:
             value = value - jnp.exp(agent.log_temperature) * log_density
         return jax.lax.stop_gradient(self.options.discount * (1.0 - rows.terminated) * value)
@@ -282,7 +292,7 @@ class Algorithm:
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """``E[λ log π(a|s) − min_i Q_i(s, a)]`` and, beside it, ``E[log π]`` (Alg. 1, line 7)."""
         action, log_density = actor.sample(observation, noise)
-        value = agent.critic(observation, action).min(0)
+        value = least(agent.critic(observation, action))
         temperature = jax.lax.stop_gradient(jnp.exp(agent.log_temperature))
         return (temperature * log_density - value).mean(), log_density.mean()
 

@@ -5,6 +5,7 @@ Free of JAX, so that the command line can show its help at once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from typing import Any
 
 from simtrust.errors import ConfigError
@@ -65,6 +66,8 @@ class AlgorithmOptions:
             _require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
         for name in ("exploration_noise", "beta", "cql_alpha", "classifier_input_noise"):
             _require(0 <= getattr(self, name) < float("inf"), name, getattr(self, name), "0 or more")
+        entropy = self.target_entropy
+        _require(entropy is None or isfinite(entropy), "target_entropy", entropy, "a number")
         scale = self.next_state_noise_scale
         _require(0 <= scale < float("inf"), "next_state_noise_scale", scale, "0 or more")
         _require(0 <= self.discount < 1, "discount", self.discount, "in [0, 1)")

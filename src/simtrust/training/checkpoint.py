@@ -22,7 +22,6 @@ from safetensors.numpy import save as dump_tensors
 from simtrust.errors import RunError
 
 CHECKPOINT_FORMAT = 1
-KEPT = 2
 Tree = TypeVar("Tree")
 
 
@@ -75,7 +74,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def tree_to_arrays(tree: Any) -> dict[str, np.ndarray]:
     """A pytree of arrays as a flat dictionary, keyed by the path to each leaf."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
+    return {jax.tree_util.keystr(path): np.asarray(leaf, order="C") for path, leaf in leaves}
 
 
 def arrays_to_tree(arrays: dict[str, np.ndarray], like: Tree, source: Path) -> Tree:
@@ -93,7 +92,7 @@ def arrays_to_tree(arrays: dict[str, np.ndarray], like: Tree, source: Path) -> T
 
 
 class CheckpointStore:
-    """The checkpoints of one run directory; the last two are kept."""
+    """The checkpoints of one run directory; the latest is kept, and the one that it went on from."""
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -123,7 +122,7 @@ class CheckpointStore:
         manifest = Manifest(step, stored, chunks, metrics_bytes, wall_seconds, update_seconds)
         content = json.dumps(asdict(manifest), indent=1).encode()
         write_atomically(self._manifest_path(step), content)
-        self._sweep()
+        self._sweep([manifest] if previous is None else [manifest, previous])
         return manifest
 
     def latest(self) -> Manifest | None:
@@ -191,12 +190,11 @@ class CheckpointStore:
     def _steps(self) -> Sequence[int]:
         return sorted(int(p.stem.split("-")[1]) for p in self.directory.glob("checkpoint-*.json"))
 
-    def _sweep(self) -> None:
+    def _sweep(self, kept: Sequence[Manifest]) -> None:
         """Remove what no kept checkpoint refers to, manifests first, and stale temporary files."""
-        steps = self._steps()
-        for step in steps[:-KEPT]:
+        for step in set(self._steps()) - {manifest.step for manifest in kept}:
             self._manifest_path(step).unlink()
-        wanted = {f.name for step in steps[-KEPT:] for f in _files(self._read_manifest(step))}
+        wanted = {file.name for manifest in kept for file in _files(manifest)}
         for path in self.directory.iterdir():
             stale = path.name.endswith(".tmp") or path.suffix == ".safetensors"
             if stale and path.name not in wanted:

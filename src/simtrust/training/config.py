@@ -32,7 +32,9 @@ class TrainConfig:
     """The log of real transitions: D4RL HDF5 or npz."""
     sim: str | None = None
     """The simulator: HalfCheetah-v5, Walker2d-v5, Hopper-v5, Ant-v5, any Gymnasium id, or module:factory."""
-    shifts: Annotated[tuple[str, ...], tyro.conf.arg(name="shift", metavar="KIND=VALUE")] = ()
+    shifts: tyro.conf.UseAppendAction[
+        Annotated[tuple[str, ...], tyro.conf.arg(name="shift", metavar="KIND=VALUE")]
+    ] = ()
     """What is wrong with a built-in simulator: gravity=F, friction=F, floor-friction=F (factors),
     joint-noise=S (standard deviation), velocity-offset=C. Repeat for several."""
     out: str | None = None
@@ -109,7 +111,7 @@ def config_from_json(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
         version = stored.pop("format")
     except FileNotFoundError:
         raise RunError(f"{path} does not exist: {path.parent} is not a run directory of simtrust") from None
-    except (ValueError, KeyError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise RunError(f"{path} is damaged ({error}); start the run again in a new directory") from error
     if version != CONFIG_FORMAT:
         raise RunError(

@@ -63,7 +63,10 @@ def train(config: TrainConfig, *, quiet: bool = False, command: str = "simtrust.
     config = replace(config, out=str(directory))
     if (directory / "config.json").exists():
         raise RunError(f"{directory} already holds a run; go on with: simtrust resume {directory}")
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{directory} cannot be made: {error.strerror}; choose another --out") from error
     keep_compiled()
     with _lock(directory):
         problem = prepare(config)
@@ -225,11 +228,15 @@ class _Training:
         self.update_seconds += time.monotonic() - began
         self._refuse_non_finite(updated)
         self.step += count
-        if config.evaluate_every and self.step % config.evaluate_every == 0:
-            metrics |= self._evaluate()
-        self.metrics.write(self.step, self.seeds, metrics | updated)
-        if self.board is not None:
-            self.board.write(self.step, metrics | updated)
+        metrics |= updated
+        try:
+            if config.evaluate_every and self.step % config.evaluate_every == 0:
+                metrics |= self._evaluate()
+        finally:
+            # Also where the evaluation failed: this round's losses are known.
+            self.metrics.write(self.step, self.seeds, metrics)
+            if self.board is not None:
+                self.board.write(self.step, metrics)
         if self.step % config.checkpoint_every == 0 or self.step == config.steps:
             self._save()
             self.must_restart = True
@@ -281,7 +288,7 @@ class _Training:
             new,
             previous=self.manifest,
             capacity=self.problem.capacity,
-            metrics_bytes=self.metrics.size,
+            metrics_bytes=self.metrics.flush(),
             wall_seconds=self._wall_seconds(),
             update_seconds=self.update_seconds,
         )

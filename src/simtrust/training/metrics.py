@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ class MetricsFile:
         self.path = path
         path.touch()
         with path.open("r+b") as file:
-            file.truncate(keep_bytes)
+            file.truncate(min(keep_bytes, self.size))
 
     def write(self, step: int, seeds: Sequence[int], metrics: Mapping[str, np.ndarray | Sequence]) -> None:
         """Append one line for each run; ``metrics`` are indexed by run [R, ...]."""
@@ -32,6 +33,12 @@ class MetricsFile:
             for run, seed in enumerate(seeds):
                 values = {name: plain(value[run]) for name, value in sorted(metrics.items())}
                 file.write(json.dumps({"step": step, "seed": seed, **values}) + "\n")
+
+    def flush(self) -> int:
+        """Bring every line to the disk, and return the file's length in bytes."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+        return self.size
 
     @property
     def size(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from simtrust.algorithms.agent import Algorithm
 from simtrust.algorithms.recipes import get_recipe
-from simtrust.errors import RunError
+from simtrust.errors import ConfigError, RunError
 from simtrust.evaluation.returns import EpisodeReturns, run_episodes
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.training.checkpoint import CheckpointStore
@@ -67,8 +67,16 @@ def evaluate(
     policy = Policy(directory)
     confirm_code(Path(directory), {"env": (policy.environment if env is None else None, None)})
     name = env or policy.environment
+    if episodes < 1 or seed < 0:
+        raise ConfigError(f"--episodes is {episodes} and --seed {seed}; they must be at least 1 and 0")
     runs = len(policy.seeds)
     environment = make_simulator(name, num_envs=runs * episodes, shifts=parse_shifts(shifts))
+    sizes = (environment.single_observation_space.shape, environment.single_action_space.shape)
+    trained = ((len(policy.scaling.observation_mean),), (len(policy.scaling.action_low),))
+    if sizes != trained:
+        raise ConfigError(
+            f"{name} has observations and actions of shapes {sizes}, but {directory} was trained on {trained}"
+        )
     starts = [int(s) for s in np.random.SeedSequence(seed).generate_state(episodes)]
     returns = run_episodes(environment, policy, runs=runs, seeds=starts * runs)
     return list(policy.seeds), str(environment), returns

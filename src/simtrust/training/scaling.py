@@ -5,6 +5,7 @@ Everything crosses here: the log and the simulator's transitions on their way in
 out. So no network needs to know, and a bundle of this and the actor is the whole policy.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -40,8 +41,8 @@ class Scaling:
     def to_machine_action(self, action: np.ndarray) -> np.ndarray:
         """Numbers in [-1, 1] [..., A] as actions of the machine, float32, never outside its bounds."""
         low, high = np.asarray(self.action_low), np.asarray(self.action_high)
-        scaled = low + (action.astype(np.float64) + 1.0) * 0.5 * (high - low)
-        return np.clip(scaled, low, high).astype(np.float32)
+        scaled = (low + (action.astype(np.float64) + 1.0) * 0.5 * (high - low)).astype(np.float32)
+        return np.clip(scaled, _inwards(low, np.less), _inwards(high, np.greater))
 
     def transitions(self, machine: Transitions[np.ndarray]) -> Transitions[np.ndarray]:
         """Transitions in the machine's units as the algorithms read them."""
@@ -60,6 +61,13 @@ class Scaling:
     def from_json(cls, stored: dict[str, Any]) -> "Scaling":
         vectors = {k: tuple(v) for k, v in stored.items() if k != "reward_scale"}
         return cls(**vectors, reward_scale=float(stored["reward_scale"]))
+
+
+def _inwards(bound: np.ndarray, outside: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """The float32 nearest to a float64 bound that is not outside of it."""
+    nearest = bound.astype(np.float32)
+    towards = np.inf if outside is np.less else -np.inf
+    return np.where(outside(nearest, bound), np.nextafter(nearest, np.float32(towards)), nearest)
 
 
 def make_scaling(

@@ -1,0 +1,358 @@
+"""The command line, and the Python function that takes the same options."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+import simtrust
+from simtrust import api, cli
+from simtrust.algorithms.options import AlgorithmOptions
+from simtrust.algorithms.recipes import RECIPES
+from simtrust.errors import ConfigError
+from simtrust.training import loop
+from simtrust.training.collect import Collector
+from simtrust.training.config import RecipeName, TrainConfig, config_from_json, config_to_json
+
+TRAIN_SAC = shlex.split(
+    "train sac --sim Pendulum-v1 --steps 100 --rollout-steps 50 --checkpoint-every 100 --evaluation-episodes 1 "
+    "--hidden-sizes 16 --batch-size 16"
+)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """``run(*arguments)`` runs ``simtrust``: its exit status, and what it printed, on one line each."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["simtrust", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def parsed(run, monkeypatch):
+    """``parsed(*arguments)`` is the configuration that ``simtrust train ARGUMENTS`` asks for."""
+    seen: list[TrainConfig] = []
+
+    def stop(config: TrainConfig, command: str) -> None:
+        seen.append(config)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(loop, "train", stop)
+
+    def parsed(*arguments: str) -> TrainConfig:
+        status, _, errors = run("train", *arguments)
+        assert status == 0, errors
+        return seen.pop()
+
+    return parsed
+
+
+def test_help_costs_no_heavy_import():
+    heavy = ("jax", "mujoco", "gymnasium", "equinox", "h5py")
+    script = f"import sys, simtrust, simtrust.cli; print([m for m in {heavy} if m in sys.modules])"
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
+
+
+def test_every_public_name_can_be_imported():
+    for name in simtrust.__all__:
+        assert getattr(simtrust, name) is not None
+    assert set(simtrust.__all__) <= set(dir(simtrust))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        simtrust.nothing  # noqa: B018
+
+
+def test_help_shows_the_verbs(run):
+    status, output, _ = run("--help")
+    assert status == 0
+    assert all(verb in output for verb in ("train", "resume", "evaluate"))
+
+
+def test_help_of_train_shows_every_option(run):
+    status, output, _ = run("train", "--help")
+    assert status == 0
+    own = {field.name for field in fields(TrainConfig)} - {"recipe", "shifts", "algorithm"}
+    for name in own | {"shift"} | {field.name for field in fields(AlgorithmOptions)}:
+        assert re.search(rf"--{name.replace('_', '-')}[ ,]", output), name
+    assert all(recipe in output for recipe in RECIPES)
+
+
+def test_defaults_are_the_dataclasses(parsed):
+    assert parsed() == TrainConfig()
+
+
+def test_options_arrive(parsed):
+    config = parsed(
+        *shlex.split("h2o_a --real log.hdf5 --sim Ant-v5 --shift gravity=2 --shift friction=0.5 --seeds 3"),
+        *shlex.split("--reward-scale auto --normalise-observations True --beta 0.5 --actor deterministic"),
+    )
+    assert config == TrainConfig(
+        recipe="h2o_a",
+        real="log.hdf5",
+        sim="Ant-v5",
+        shifts=("gravity=2", "friction=0.5"),
+        seeds=3,
+        reward_scale="auto",
+        normalise_observations=True,
+        algorithm=AlgorithmOptions(beta=0.5, actor="deterministic"),
+    )
+
+
+@pytest.mark.parametrize("sizes", [(16,), (64, 32), (8, 8, 8)])
+def test_hidden_sizes_replace_the_default(parsed, sizes):
+    words = [str(size) for size in sizes]
+    config = parsed("sac", "--hidden-sizes", *words, "--classifier-hidden-sizes", *words)
+    assert config.algorithm.hidden_sizes == config.algorithm.classifier_hidden_sizes == sizes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train sac", "recipe sac learns from a simulator: give --sim ID"),
+        ("train h2o --sim Pendulum-v1", "recipe h2o learns from a log: give --real FILE"),
+        ("train h2o --real gone.hdf5 --sim Pendulum-v1", "gone.hdf5: no such file"),
+        ("train sac --sim Pendulum-v9", "unknown simulator 'Pendulum-v9' (did you mean Pendulum-v1"),
+        ("train sac --sim Pendulum-v1 --shift gravity=2", "'Pendulum-v1' supports no shifts"),
+        (
+            "train sac --sim HalfCheetah-v5 --shift gravity=much",
+            "shift 'gravity=much': 'much' is not a number",
+        ),
+        ("train sac --sim nomodule:factory", "nomodule:factory: No module named 'nomodule'"),
+        ("train sac --steps 0", "--steps is 0; it must be at least 1"),
+        ("train sac --batch-size 0", "--batch-size is 0; it must be at least 1"),
+        (
+            "train sac --checkpoint-every 1500",
+            "--checkpoint-every 1500 must be a multiple of --rollout-steps",
+        ),
+        ("train sac --sim Pendulum-v1 --real-env Ant-v5", "they must agree"),
+        ("train sac --sim Pendulum-v1 --reward-scale auto", "need a log: give --real"),
+        ("train sac --sim Pendulum-v1 --out a_file", "a_file"),
+        ("train sac --sim Pendulum-v1 --out a_file/run", "a_file"),
+        ("resume nowhere", "nowhere/config.json does not exist: nowhere is not a run directory"),
+        ("resume a_file", "a_file"),
+        ("evaluate nowhere", "nowhere/config.json does not exist"),
+        ("evaluate [bold]/:smile:", "[bold]/:smile:/config.json does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(run, tmp_path, arguments, message):
+    (tmp_path / "a_file").touch()
+    status, output, errors = run(*arguments.split())
+    assert status == 2
+    assert output == ""
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("train nosuch", "'nosuch'"),
+        ("train sac --seeds many", "--seeds"),
+        ("train sac --sedes 3", "--sedes"),
+        ("train sac --actor random", "random"),
+        ("resume", "directory"),
+        ("dance", "dance"),
+        ("", "train"),
+    ],
+)
+def test_what_cannot_be_parsed_is_status_2_and_named(run, arguments, named):
+    status, output, errors = run(*arguments.split())
+    assert status == 2
+    assert named in output + errors
+    assert "Traceback" not in output + errors
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny) -> Path:
+    """A finished run of two seeds."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return simtrust.train("sac", quiet=True, **tiny, sim="Pendulum-v1", seeds=2, out=out).directory
+
+
+def test_train_shows_its_result_and_how_it_was_made(run, tmp_path):
+    status, output, progress = run(*TRAIN_SAC, "--out", "run")
+    assert status == 0, progress
+    assert "sac after 100 steps, in Pendulum-v1" in output
+    assert "result in run/result.json" in output
+    assert "100/100 steps" in progress
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["command"] == " ".join(["simtrust", *TRAIN_SAC, "--out", "run"])
+    assert f"{result['runs'][0]['return_mean']:,.1f}" in output
+    status, _, errors = run(*TRAIN_SAC, "--out", "run")
+    assert (status, errors) == (2, "error: run already holds a run; go on with: simtrust resume run\n")
+
+
+def test_resume_of_a_finished_run_shows_its_result(run, finished):
+    status, output, errors = run("resume", finished)
+    assert (status, errors) == (0, "")
+    assert "sac after 100 steps, in Pendulum-v1" in output
+    for line in json.loads((finished / "result.json").read_text())["runs"]:
+        assert f"{line['return_mean']:,.1f}" in output
+
+
+def test_evaluate_shows_every_seed_and_repeats_itself(run, finished):
+    status, output, _ = run("evaluate", finished, "--episodes", "3")
+    assert status == 0
+    assert "in Pendulum-v1, 6 instances" in " ".join(output.split())
+    rows = [line.split() for line in output.splitlines() if "200" in line.split()]
+    assert len(rows) == 2
+    again = run("evaluate", finished, "--episodes", "3")[1]
+    other = run("evaluate", finished, "--episodes", "3", "--seed", "1")[1]
+    assert again == output != other
+
+
+def test_a_directorys_name_is_shown_as_it_is(run, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "[b]:ant:")
+    assert "[b]:ant: in Pendulum-v1" in run("evaluate", "[b]:ant:", "--episodes", "1")[1]
+
+
+def test_evaluate_from_python(finished):
+    seeds, name, episodes = simtrust.evaluate(finished, env="Pendulum-v1", episodes=2)
+    assert (seeds, name) == ([0, 1], "Pendulum-v1, 4 instances")
+    assert episodes.returns.shape == episodes.lengths.shape == (2, 2)
+    assert (episodes.lengths == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--env Ant-v5", "Ant-v5"),
+        ("--env Pendulum-v9", "unknown simulator 'Pendulum-v9'"),
+        ("--shift gravity=2", "'Pendulum-v1' supports no shifts"),
+        ("--episodes 0", "episodes"),
+        ("--seed -1", "seed"),
+    ],
+)
+def test_evaluation_that_cannot_be_is_one_line_and_status_2(run, finished, arguments, message):
+    status, _, errors = run("evaluate", finished, *arguments.split())
+    assert status == 2
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_interrupt_tells_how_to_go_on(run, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Collector, "collect", interrupt)
+    status, output, errors = run(*TRAIN_SAC, "--out", "run")
+    assert (status, output) == (130, "")
+    assert errors.splitlines() == ["stopped.", "Step 0 is saved; go on with: simtrust resume run"]
+
+
+def test_own_simulator_beside_the_user_is_found(run, tmp_path):
+    """``simtrust`` is a script elsewhere, so the working directory is not on its path by itself."""
+    (tmp_path / "beside_the_user.py").write_text("factory = 3\n")
+    _, _, errors = run("train", "sac", "--sim", "beside_the_user:factory")
+    assert errors == "error: beside_the_user:factory: factory is int, not a function\n"
+
+
+def test_recipe_names_are_the_recipes():
+    assert get_args(RecipeName) == tuple(RECIPES)
+
+
+def filled_config() -> TrainConfig:
+    options = AlgorithmOptions(
+        hidden_sizes=(32, 16), critic_layer_norm=True, target_entropy=-0.5, actor="deterministic"
+    )
+    return TrainConfig(
+        recipe="darc_plus",
+        real="log.hdf5",
+        sim="Ant-v5",
+        shifts=("gravity=2", "friction=0.5"),
+        out="runs/x",
+        dones_mean="timeout",
+        reward_scale="auto",
+        buffer_capacity=5_000,
+        algorithm=options,
+    )
+
+
+@pytest.mark.parametrize("config", [TrainConfig(), filled_config()], ids=["defaults", "filled"])
+def test_configuration_survives_json(tmp_path, config):
+    path = tmp_path / "config.json"
+    path.write_text(config_to_json(config, versions={"jax": "0.10"}, dataset_sha256=None))
+    found, extra = config_from_json(path)
+    assert found == config
+    assert asdict(found) == asdict(config)
+    assert extra == {"versions": {"jax": "0.10"}, "dataset_sha256": None}
+
+
+def test_run_seeds_count_up():
+    assert TrainConfig(seeds=3, first_seed=5).run_seeds == (5, 6, 7)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What `simtrust.train` asks of the training loop, as a list of (configuration, keywords)."""
+    seen: list[tuple[TrainConfig, dict]] = []
+    monkeypatch.setattr(api, "train_config", lambda config, **keywords: seen.append((config, keywords)))
+    return seen
+
+
+def test_python_options_are_the_command_lines(asked):
+    api.train(
+        "h2o-a",
+        real=Path("log.hdf5"),
+        sim="Ant-v5",
+        shifts=["gravity=2"],
+        hidden_sizes=[8],
+        beta=0.5,
+        quiet=True,
+    )
+    ((config, keywords),) = asked
+    assert config == TrainConfig(
+        recipe="h2o_a",
+        real="log.hdf5",
+        sim="Ant-v5",
+        shifts=("gravity=2",),
+        algorithm=AlgorithmOptions(hidden_sizes=(8,), beta=0.5),
+    )
+    assert keywords["quiet"] is True
+    assert keywords["command"].startswith("simtrust.train('h2o-a', real=")
+    assert keywords["command"].endswith("hidden_sizes=[8], beta=0.5)")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batchsize": 3}, r"no option 'batchsize'; did you mean 'batch_size'\?"),
+        ({"shift": ["gravity=2"]}, r"no option 'shift'; did you mean 'shifts'\?"),
+        ({"seed": 3}, r"no option 'seed'; did you mean 'seeds'\?"),
+        ({"qqqq": 3}, r"no option 'qqqq'$"),
+        ({"algorithm": AlgorithmOptions()}, "no option 'algorithm'"),
+        ({"steps": 0}, "--steps is 0"),
+        ({"batch_size": 0}, "--batch-size is 0"),
+    ],
+)
+def test_unknown_or_wrong_python_option_is_refused(asked, options, message):
+    with pytest.raises(ConfigError, match=message):
+        api.train("sac", sim="Pendulum-v1", **options)
+    assert asked == []
+
+
+def test_unknown_recipe_names_those_there_are(asked):
+    with pytest.raises(ConfigError, match="unknown recipe 'h3o'; choose one of trust, h2o, "):
+        api.train("h3o")
+    assert asked == []
