@@ -22,8 +22,8 @@ from simtrust.training.collect import Collector
 from simtrust.training.config import RecipeName, TrainConfig, config_from_json, config_to_json
 
 TRAIN_SAC = shlex.split(
-    "train sac --sim Pendulum-v1 --steps 100 --rollout-steps 50 --checkpoint-every 100 --evaluation-episodes 1 "
-    "--hidden-sizes 16 --batch-size 16"
+    "train sac --sim Pendulum-v1 --steps 100 --rollout-steps 50 --checkpoint-every 100 "
+    "--evaluation-episodes 1 --hidden-sizes 16 --batch-size 16"
 )
 
 
