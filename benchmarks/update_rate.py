@@ -127,7 +127,8 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, JAX {jax.__version__}\n"
     )
     print(
-        "| recipe | runs | updates/s | GFLOP/s | chain GFLOP/s | ratio (worst – best) | first call, s | peak memory, GiB |"
+        "| recipe | runs | updates/s | GFLOP/s | chain GFLOP/s | ratio (worst – best) "
+        "| first call, s | peak memory, GiB |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for runs in arguments.runs:

@@ -199,9 +199,10 @@ def test_crash_before_any_of_the_writes_loses_nothing(store, tmp_path, monkeypat
             raise KeyboardInterrupt
         write_atomically(path, content)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_atomically", die)
-        save(store, 200, rows_from(5), first)
+        with pytest.raises(KeyboardInterrupt):
+            save(store, 200, rows_from(5), first)
 
     again = CheckpointStore(tmp_path)
     manifest = again.latest()
@@ -218,9 +219,10 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def no_space(_):
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", no_space)
-        write_atomically(path, b"new")
+        with pytest.raises(OSError, match="No space"):
+            write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     write_atomically(path, b"newer")
     assert path.read_bytes() == b"newer"

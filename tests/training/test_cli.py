@@ -258,7 +258,7 @@ def test_interrupt_tells_how_to_go_on(run, monkeypatch):
     monkeypatch.setattr(Collector, "collect", interrupt)
     status, output, errors = run(*TRAIN_SAC, "--out", "run")
     assert (status, output) == (130, "")
-    assert errors.splitlines() == ["stopped.", "Step 0 is saved; go on with: simtrust resume run"]
+    assert errors == "stopped. Step 0 is saved; go on with: simtrust resume run\n"
 
 
 def test_own_simulator_beside_the_user_is_found(run, tmp_path):

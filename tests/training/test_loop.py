@@ -202,6 +202,19 @@ def test_simulator_that_breaks_at_once_can_be_resumed(train, faulty, monkeypatch
     assert result.summary["steps"] == len(collected(result.directory).reward) == 100
 
 
+def test_simulator_that_breaks_after_a_checkpoint_leaves_the_older_one(train, faulty, monkeypatch, tmp_path):
+    """Step 200 is saved already when step 201 breaks; saving it again must not cost the one of step 100."""
+    monkeypatch.setattr(faulty, "fault", "raise")
+    monkeypatch.setattr(faulty, "at", 201)
+    with pytest.raises(SimulatorError):
+        train(**FAULTY, steps=300)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    manifests = sorted(path.name for path in checkpoints.glob("checkpoint-*.json"))
+    assert manifests == ["checkpoint-000000000100.json", "checkpoint-000000000200.json"]
+    (checkpoints / "state-000000000200.safetensors").unlink()
+    assert CheckpointStore(checkpoints).latest().step == 100
+
+
 @pytest.mark.parametrize(
     ("named", "message"),
     [

@@ -281,6 +281,8 @@ class _Training:
         )
 
     def _save(self) -> None:
+        if self.manifest is not None and self.manifest.step == self.step:
+            return
         new = np.concatenate(self.unsaved, axis=1) if self.unsaved else None
         self.manifest = self.store.save(
             self.step,
