@@ -37,5 +37,5 @@ def train(recipe: str = "trust", *, quiet: bool = False, **options: Any) -> RunR
         algorithm=AlgorithmOptions(**{k: v for k, v in values.items() if k in ALGORITHM_OPTIONS}),
         **{k: v for k, v in values.items() if k in TRAIN_OPTIONS},
     )
-    arguments = ", ".join([repr(recipe), *(f"{k}={v!r}" for k, v in options.items())])
+    arguments = ", ".join([repr(recipe), *(f"{k}={values[k]!r}" for k in options)])
     return train_config(config, quiet=quiet, command=f"simtrust.train({arguments})")

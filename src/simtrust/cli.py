@@ -22,9 +22,17 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Find out where a simulator can be trusted, and train with it all the same.
 
-A first run:  simtrust train --real log.hdf5 --sim HalfCheetah-v5 --shift gravity=2 --out runs/first
-Cut short?    simtrust resume runs/first
-How good?     simtrust evaluate runs/first --env HalfCheetah-v5 --episodes 20
+A first run:
+
+    simtrust train --real log.hdf5 --sim HalfCheetah-v5 --shift gravity=2 --out runs/first
+
+If it was cut short:
+
+    simtrust resume runs/first
+
+How good is it:
+
+    simtrust evaluate runs/first --env HalfCheetah-v5 --episodes 20
 """
 
 

@@ -23,7 +23,7 @@ from simtrust.training import loop
 from simtrust.training.metrics import MetricsFile
 
 STEPS = 600
-PATIENCE = 180.0
+PATIENCE = 600.0
 """Seconds until a process that does not do what it should is given up."""
 
 

@@ -25,6 +25,10 @@ CHECKPOINT_FORMAT = 1
 Tree = TypeVar("Tree")
 
 
+class NewerFormatError(RunError):
+    """A checkpoint was written by a newer version; an older one beside it would lose its progress."""
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A file of the checkpoint directory, and what it must contain."""
@@ -130,13 +134,15 @@ class CheckpointStore:
 
         Raises `RunError` if checkpoints exist but none is usable, or if a newer version wrote them.
         """
-        problems = []
+        problems: list[str] = []
         for step in reversed(self._steps()):
             try:
                 manifest = self._read_manifest(step)
                 for file in _files(manifest):
                     self._read(file)
                 return manifest
+            except NewerFormatError:
+                raise
             except RunError as error:
                 problems.append(str(error))
         if problems:
@@ -178,7 +184,7 @@ class CheckpointStore:
         try:
             stored = json.loads(path.read_text())
             if stored["format"] > CHECKPOINT_FORMAT:
-                raise RunError(f"{path} has format {stored['format']}: a newer simtrust wrote it")
+                raise NewerFormatError(f"{path} has format {stored['format']}: a newer simtrust wrote it")
             chunks = tuple(
                 ReplayChunk(StoredFile(**c["file"]), int(c["start"]), int(c["count"]))
                 for c in stored.pop("chunks")
@@ -188,7 +194,8 @@ class CheckpointStore:
             raise RunError(f"{path} is damaged: {error}") from error
 
     def _steps(self) -> Sequence[int]:
-        return sorted(int(p.stem.split("-")[1]) for p in self.directory.glob("checkpoint-*.json"))
+        numbers = (path.stem.removeprefix("checkpoint-") for path in self.directory.glob("checkpoint-*.json"))
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
     def _sweep(self, kept: Sequence[Manifest]) -> None:
         """Remove what no kept checkpoint refers to, manifests first, and stale temporary files."""

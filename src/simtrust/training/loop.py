@@ -12,7 +12,8 @@ import os
 import shlex
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,11 +95,11 @@ def resume(
     """
     directory = Path(directory)
     config, extra = config_from_json(directory / "config.json")
+    if (directory / "result.json").exists():
+        return RunResult(directory, json.loads((directory / "result.json").read_text()))
     confirm_code(directory, {"sim": (config.sim, sim), "real-env": (config.real_env, real_env)})
     keep_compiled()
     with _lock(directory):
-        if (directory / "result.json").exists():
-            return RunResult(directory, json.loads((directory / "result.json").read_text()))
         problem = prepare(config)
         found = problem.dataset.sha256 if problem.dataset else None
         if found != extra.get("dataset_sha256"):
@@ -120,10 +121,12 @@ def confirm_code(directory: Path, names: dict[str, tuple[str | None, str | None]
             )
 
 
-def _lock(directory: Path) -> filelock.BaseFileLock:
-    lock = filelock.FileLock(directory / ".lock")
+@contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    lock = filelock.FileLock(directory / ".lock", blocking=False)
     try:
-        return lock.acquire(blocking=False).lock
+        with lock:
+            yield
     except filelock.Timeout:
         raise RunError(
             f"{directory} is in use by another process; wait for it, or choose another --out"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import gymnasium
 import jax.numpy as jnp
 import numpy as np
 
@@ -76,6 +77,13 @@ def evaluate(
     if sizes != trained:
         raise ConfigError(
             f"{name} has observations and actions of shapes {sizes}, but {directory} was trained on {trained}"
+        )
+    bounds = environment.single_action_space
+    assert isinstance(bounds, gymnasium.spaces.Box)
+    if not np.allclose((bounds.low, bounds.high), (policy.scaling.action_low, policy.scaling.action_high)):
+        raise ConfigError(
+            f"{name} bounds actions by {bounds.low} and {bounds.high}, but {directory} was trained with "
+            f"{policy.scaling.action_low} and {policy.scaling.action_high}"
         )
     starts = [int(s) for s in np.random.SeedSequence(seed).generate_state(episodes)]
     returns = run_episodes(environment, policy, runs=runs, seeds=starts * runs)
