@@ -283,3 +283,19 @@ def test_arrays_that_do_not_fit_are_refused_by_name(key, value, message):
     assert bits(arrays_to_tree(tree_to_arrays(TREE), TREE, Path("s"))) == bits(TREE)
     with pytest.raises(RunError, match=r"state\.safetensors: " + key.replace("[", r"\[") + " " + message):
         arrays_to_tree({k: v for k, v in arrays.items() if v is not None}, TREE, Path("state.safetensors"))
+
+
+def test_newer_format_is_not_passed_over_for_an_older_checkpoint(store, tmp_path):
+    """Going on from the older one would train what the newer version has trained already."""
+    save(store, 150, rows_from(5), save(store, 100, rows_from(0)))
+    path = tmp_path / "checkpoint-000000000150.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(RunError, match="has format 2"):
+        store.latest()
+
+
+def test_other_files_beside_the_checkpoints_are_left_alone(store, tmp_path):
+    (tmp_path / "checkpoint-old.json").write_text("{}")
+    manifest = save(store, 100, rows_from(0))
+    assert store.latest() == manifest
+    assert (tmp_path / "checkpoint-old.json").exists()

@@ -330,8 +330,8 @@ def test_python_options_are_the_command_lines(asked):
         algorithm=AlgorithmOptions(hidden_sizes=(8,), beta=0.5),
     )
     assert keywords["quiet"] is True
-    assert keywords["command"].startswith("simtrust.train('h2o-a', real=")
-    assert keywords["command"].endswith("hidden_sizes=[8], beta=0.5)")
+    expected = "simtrust.train('h2o-a', real='log.hdf5', sim='Ant-v5', shifts=('gravity=2',), "
+    assert keywords["command"] == expected + "hidden_sizes=(8,), beta=0.5)"
 
 
 @pytest.mark.parametrize(
