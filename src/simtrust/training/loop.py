@@ -62,14 +62,14 @@ def train(config: TrainConfig, *, quiet: bool = False, command: str = "simtrust.
     """
     directory = Path(config.out or f"runs/{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
     config = replace(config, out=str(directory))
-    if (directory / "config.json").exists():
-        raise RunError(f"{directory} already holds a run; go on with: simtrust resume {directory}")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{directory} cannot be made: {error.strerror}; choose another --out") from error
     keep_compiled()
     with _lock(directory):
+        if (directory / "config.json").exists():
+            raise RunError(f"{directory} already holds a run; go on with: simtrust resume {directory}")
         problem = prepare(config)
         extra = {
             "command": command,

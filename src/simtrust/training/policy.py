@@ -87,4 +87,4 @@ def evaluate(
         )
     starts = [int(s) for s in np.random.SeedSequence(seed).generate_state(episodes)]
     returns = run_episodes(environment, policy, runs=runs, seeds=starts * runs)
-    return list(policy.seeds), str(environment), returns
+    return list(policy.seeds), environment.name, returns
