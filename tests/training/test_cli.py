@@ -213,7 +213,7 @@ def test_resume_of_a_finished_run_shows_its_result(run, finished):
 def test_evaluate_shows_every_seed_and_repeats_itself(run, finished):
     status, output, _ = run("evaluate", finished, "--episodes", "3")
     assert status == 0
-    assert "in Pendulum-v1, 6 instances" in " ".join(output.split())
+    assert "in Pendulum-v1" in " ".join(output.split())
     rows = [line.split() for line in output.splitlines() if "200" in line.split()]
     assert len(rows) == 2
     again = run("evaluate", finished, "--episodes", "3")[1]
@@ -228,7 +228,7 @@ def test_a_directorys_name_is_shown_as_it_is(run, finished, tmp_path):
 
 def test_evaluate_from_python(finished):
     seeds, name, episodes = simtrust.evaluate(finished, env="Pendulum-v1", episodes=2)
-    assert (seeds, name) == ([0, 1], "Pendulum-v1, 4 instances")
+    assert (seeds, name) == ([0, 1], "Pendulum-v1")
     assert episodes.returns.shape == episodes.lengths.shape == (2, 2)
     assert (episodes.lengths == 200).all()
 
