@@ -3,7 +3,8 @@
     python benchmarks/learning.py --real halfcheetah_medium_replay-v5.hdf5 --out runs/learning
 
 Trains every row that is not there yet, one after the other (a stopped command goes on where it was),
-and prints a Markdown table of real returns along training. `--only-print` shows what exists.
+and prints a Markdown table of real returns along training; OUT/learning.csv and learning.png hold the
+curves. `--only-print` shows what exists.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 ROWS = {
@@ -66,6 +68,26 @@ def table(out: Path, marks: list[int]) -> str:
     return "\n".join(lines)
 
 
+def curves(out: Path) -> None:
+    """Write every evaluation to learning.csv, and draw the mean over seeds and their range."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    lines = ["recipe,step,run,return_mean"]
+    for label in ROWS:
+        directory = out / label.replace(" ", "-")
+        if not (directory / "metrics.jsonl").exists():
+            continue
+        points = curve(directory)
+        lines += [f"{label},{step},{run},{v:.1f}" for step, vs in points.items() for run, v in enumerate(vs)]
+        steps, values = list(points), np.array(list(points.values()))
+        (line,) = axes.plot(steps, values.mean(1), label=label)
+        axes.fill_between(steps, values.min(1), values.max(1), color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.set_xlabel("updates")
+    axes.set_ylabel("return in the real task")
+    axes.legend(frameon=False)
+    figure.savefig(out / "learning.png", dpi=120)
+    (out / "learning.csv").write_text("\n".join(lines) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--real", required=True)
@@ -78,6 +100,7 @@ def main() -> None:
     if not arguments.only_print:
         for label in arguments.rows:
             train(label, arguments.out, arguments)
+    curves(arguments.out)
     print(table(arguments.out, [10_000, 20_000, 50_000, 100_000, 150_000, 200_000]))
 
 
