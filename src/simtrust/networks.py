@@ -1,7 +1,7 @@
 """Multi-layer perceptrons, batch first, with ensembles as a leading axis of the parameters.
 
-Weights are stored ``[in, out]`` and applied as ``x @ weight``: on CPU, XLA runs this 15-20 % faster
-than per-sample layers under ``vmap`` (``benchmarks/update_rate.py`` measures the whole update).
+Weights are stored ``[in, out]`` and applied as ``x @ weight`` to a whole batch: on CPU, XLA runs this
+faster than per-sample layers under ``vmap`` (``benchmarks/update_rate.py`` measures the whole update).
 """
 
 from collections.abc import Sequence

@@ -55,8 +55,8 @@ class Batch(NamedTuple):
 class Noise(NamedTuple):
     """The random numbers of one update, drawn beforehand: standard normal but where noted.
 
-    Drawn for many updates at once (`Algorithm.draw_noise` under ``vmap``), since on CPU a call of the
-    generator costs as much as a thousand of its numbers.
+    Given to the update as an argument, which makes it a pure function that can be compared, number by
+    number, with a transcription of the equations.
     """
 
     next_action: Float[Array, "B A"]

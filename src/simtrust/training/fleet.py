@@ -16,7 +16,7 @@ from simtrust.data.replay import ReplayBuffer, unpack
 from simtrust.gap.classifier import REAL, SIM, classifier_accuracy
 
 DRAWN_TOGETHER = 20
-"""Updates whose mini-batches and random numbers are drawn at once, which costs a tenth of the time."""
+"""Updates whose mini-batches and random numbers are drawn at once; the numbers do not depend on it."""
 
 # What a random key is for. Every stream is folded from the run's seed, this number, and the step.
 CREATE, UPDATE, EXPLORE = range(3)
@@ -40,7 +40,7 @@ def seed_keys(seeds: Sequence[int], purpose: int) -> PRNGKeyArray:
 
 
 def over_runs(function: Callable[..., Any], in_axes: Sequence[int | None]) -> Callable[..., Any]:
-    """``vmap`` over the leading runs axis; a fleet of one skips the batching, which costs CPU time."""
+    """``vmap`` over the leading runs axis; a fleet of one skips the batching."""
 
     def mapped(*args: Any) -> Any:
         runs = {

@@ -28,7 +28,8 @@ class Policy:
     def __init__(self, directory: str | Path):
         directory = Path(directory)
         config, extra = config_from_json(directory / "config.json")
-        manifest = CheckpointStore(directory / "checkpoints").latest()
+        store = CheckpointStore(directory / "checkpoints")
+        manifest = store.latest()
         if manifest is None:
             raise RunError(f"{directory} holds no checkpoint yet; wait for the first, or train again")
         self.seeds = config.run_seeds
@@ -44,7 +45,6 @@ class Policy:
             next_state_noise=jnp.zeros((size, size)),
         )
         fleet = Fleet(algorithm)
-        store = CheckpointStore(directory / "checkpoints")
         self._best = fleet.actor(store.load_state(manifest, fleet.create(self.seeds)))
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
