@@ -10,7 +10,8 @@ import pytest
 
 from simtrust.errors import ShiftError
 from simtrust.simulators import Shift, make_simulator, parse_shifts
-from simtrust.simulators.shifts import contact_friction, noise_generator, shifted_model
+from simtrust.simulators.actuation import noise_generator
+from simtrust.simulators.model_edits import contact_friction, shifted_model
 
 SEEDS = [3, 11]
 

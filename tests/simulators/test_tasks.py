@@ -10,8 +10,10 @@ from gymnasium.vector import AutoresetMode
 
 from simtrust.errors import SimulatorError
 from simtrust.simulators import make_simulator
-from simtrust.simulators.task_specs import TASKS, find_task
-from simtrust.simulators.tasks import Diverged, MujocoTask, load_model
+from simtrust.simulators.batched import Diverged
+from simtrust.simulators.built_in import BUILT_IN, find_built_in
+from simtrust.simulators.task_specs import TASKS
+from simtrust.simulators.tasks import MujocoTask, load_model
 
 SEEDS = [3, 11, 0]
 
@@ -57,7 +59,7 @@ def test_a_wrong_spec_is_told_apart(field, references, first_difference):
 def contact_forces_of_the_new_state(task):
     """Plausible and wrong: Gymnasium's lag behind the state, as do all its derived quantities."""
     for index, force in enumerate(task._physics.contact_force):
-        data = task._batch.get_data(index)
+        data = task.batch.get_data(index)
         mujoco.mj_forward(task.model, data)
         mujoco.mj_rnePostConstraint(task.model, data)
         np.clip(data.cfrc_ext, -1.0, 1.0, out=force)
@@ -190,8 +192,8 @@ def test_spaces_and_names():
     assert simulator.single_observation_space.shape == (17,)
     assert simulator.action_space.shape == (2, 6)
     assert str(simulator) == "Walker2d-v5, 2 instances"
-    assert find_task("halfcheetah-V5") is TASKS["HalfCheetah-v5"]
-    assert find_task("HalfCheetah-v4") is None
+    assert find_built_in("halfcheetah-V5") is BUILT_IN["HalfCheetah-v5"]
+    assert find_built_in("HalfCheetah-v4") is None
 
 
 def test_loading_leaves_no_log_file(task_name):

@@ -11,10 +11,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from simtrust.errors import ConfigError, ShiftError, SimulatorError
+from simtrust.simulators.built_in import BUILT_IN, BuiltIn, find_built_in
 from simtrust.simulators.guard import CheckedInstance, GuardedSimulator, describe_error
 from simtrust.simulators.shifts import Shift, check_distinct
-from simtrust.simulators.task_specs import TASKS, TaskSpec, find_task
-from simtrust.simulators.tasks import MAX_EPISODE_STEPS, MujocoTask
 
 
 def make_simulator(
@@ -47,13 +46,13 @@ def make_simulator(
     if max_episode_steps is not None:
         max_episode_steps = _positive("max_episode_steps", max_episode_steps)
     check_distinct(shifts)
-    spec = find_task(name)
-    if spec is not None:
-        return _make_task(spec, num_envs, shifts, max_episode_steps)
+    built_in = find_built_in(name)
+    if built_in is not None:
+        return _make_built_in(built_in, num_envs, shifts, max_episode_steps)
     if shifts:
         raise ShiftError(
-            f"{name!r} supports no shifts ({', '.join(map(str, shifts))}); only {', '.join(TASKS)} do. Build "
-            "the shift into a factory of your own instead and name it as module:factory"
+            f"{name!r} supports no shifts ({', '.join(map(str, shifts))}); only {', '.join(BUILT_IN)} do. "
+            "Build the shift into a factory of your own instead and name it as module:factory"
         )
     return _make_synchronous(name, num_envs, max_episode_steps)
 
@@ -68,12 +67,11 @@ def _positive(option: str, value: int) -> int:
     return number
 
 
-def _make_task(
-    spec: TaskSpec, num_envs: int, shifts: Sequence[Shift], max_episode_steps: int | None
+def _make_built_in(
+    built_in: BuiltIn, num_envs: int, shifts: Sequence[Shift], max_episode_steps: int | None
 ) -> GuardedSimulator:
-    limit = max_episode_steps or MAX_EPISODE_STEPS
-    task = MujocoTask(spec, num_envs=num_envs, shifts=shifts, max_episode_steps=limit)
-    title = f"{spec.name} ({', '.join(map(str, shifts))})" if shifts else spec.name
+    task = built_in.make(num_envs, shifts, max_episode_steps)
+    title = f"{built_in.name} ({', '.join(map(str, shifts))})" if shifts else built_in.name
     return GuardedSimulator(task, title)
 
 
@@ -131,7 +129,7 @@ def _from_registry(name: str, max_episode_steps: int | None) -> gymnasium.Env:
         return gymnasium.make(name, max_episode_steps=max_episode_steps, disable_env_checker=True)
     except gymnasium.error.UnregisteredEnv as error:
         raise SimulatorError(
-            f"unknown simulator {name!r}{_did_you_mean(name)}; built-in are {', '.join(TASKS)}; any "
+            f"unknown simulator {name!r}{_did_you_mean(name)}; built-in are {', '.join(BUILT_IN)}; any "
             f"Gymnasium id or module:factory will do too ({error})"
         ) from error
     except Exception as error:
@@ -139,6 +137,6 @@ def _from_registry(name: str, max_episode_steps: int | None) -> gymnasium.Env:
 
 
 def _did_you_mean(name: str) -> str:
-    known = {known.lower(): known for known in (*gymnasium.registry, *TASKS)}
+    known = {known.lower(): known for known in (*gymnasium.registry, *BUILT_IN)}
     close = difflib.get_close_matches(name.lower(), known, n=3)
     return f" (did you mean {' or '.join(known[match] for match in close)}?)" if close else ""

@@ -10,8 +10,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from simtrust.errors import SimulatorError
-from simtrust.simulators.task_specs import TASKS
-from simtrust.simulators.tasks import MujocoTask
+from simtrust.simulators.batched import BatchedTask
 
 
 def describe_error(error: Exception) -> str:
@@ -203,9 +202,9 @@ class GuardedSimulator(VectorWrapper):
         self._must_reset[:] = False
         return observation
 
-    def _with_settable_state(self) -> MujocoTask:
-        if not isinstance(self.env, MujocoTask):
-            raise SimulatorError(f"{self.name} cannot be set to a state; only {', '.join(TASKS)} can")
+    def _with_settable_state(self) -> BatchedTask:
+        if not isinstance(self.env, BatchedTask):
+            raise SimulatorError(f"{self.name} cannot be set to a state; only built-in simulators can")
         return self.env
 
     def _checked_mask(self, mask: Any) -> np.ndarray:

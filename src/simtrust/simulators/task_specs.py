@@ -135,11 +135,3 @@ _SPECS = (
     ),
 )
 TASKS = {spec.name: spec for spec in _SPECS}
-
-
-def find_task(name: str) -> TaskSpec | None:
-    """The built-in task of this name, with or without ``-v5`` and in any case, or None."""
-    for spec in TASKS.values():
-        if name.lower() in (spec.name.lower(), spec.name.lower().removesuffix("-v5")):
-            return spec
-    return None

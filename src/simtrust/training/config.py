@@ -31,16 +31,18 @@ class TrainConfig:
     real: str | None = None
     """The log of real transitions: D4RL HDF5 or npz."""
     sim: str | None = None
-    """The simulator: HalfCheetah-v5, Walker2d-v5, Hopper-v5, Ant-v5, any Gymnasium id, or module:factory."""
+    """The simulator: HalfCheetah-v5, Walker2d-v5, Hopper-v5, Ant-v5, StandingStill-v0, MovingStraight-v0,
+    any Gymnasium id, or module:factory."""
     shifts: tyro.conf.UseAppendAction[
         Annotated[tuple[str, ...], tyro.conf.arg(name="shift", metavar="KIND=VALUE")]
     ] = ()
-    """What is wrong with a built-in simulator: gravity=F, friction=F, floor-friction=F (factors),
-    joint-noise=S (standard deviation), velocity-offset=C. Repeat for several."""
+    """What is wrong with a built-in simulator: gravity=F, friction=F, floor-friction=F, mass=F (factors),
+    joint-noise=S (standard deviation), velocity-offset=C, delay=STEPS, dead-zone=D, battery=SHARE,
+    static-friction=T, viscous-friction=C, centre-of-mass=METRES. Repeat for several."""
     out: str | None = None
     """The run directory. Default: runs/RECIPE-DATE-TIME."""
     real_env: str | None = None
-    """Where the policy is evaluated. Default: --sim without its shifts."""
+    """Where the policy is evaluated. Default: --sim without its shifts; the robot's: its real twin."""
     steps: int = 200_000
     """Updates, and simulator steps, per run (the paper trains 1,000,000)."""
     seeds: int = 1

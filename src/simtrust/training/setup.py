@@ -19,6 +19,7 @@ from simtrust.data.replay import pack, row_size
 from simtrust.errors import ConfigError
 from simtrust.gap.ratio import next_state_noise_factor
 from simtrust.simulators import make_simulator, parse_shifts
+from simtrust.simulators.built_in import real_machine
 from simtrust.training.config import TrainConfig
 from simtrust.training.fleet import Log
 from simtrust.training.scaling import Scaling, make_scaling
@@ -90,8 +91,8 @@ def prepare(config: TrainConfig) -> Problem:
 
 
 def evaluation_environment(config: TrainConfig) -> str:
-    """Where the policy is judged: --real-env, else the unshifted task, else the simulator itself."""
-    name = config.real_env or config.sim
+    """Where the policy is judged: --real-env, else the simulator's real machine, else itself unshifted."""
+    name = config.real_env or (real_machine(config.sim) if config.sim else None)
     if name is None:
         raise ConfigError(
             f"recipe {config.recipe} needs an environment that tells the action's bounds and evaluates "

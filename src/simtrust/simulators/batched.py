@@ -1,0 +1,252 @@
+"""What all built-in tasks share: instances of one MuJoCo model, stepped together, restarted on request."""
+
+# MuJoCo ships no type stubs.
+# pyright: reportAttributeAccessIssue=false
+
+import os
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from mujoco.batch import Batch
+
+from simtrust.errors import SimulatorError
+from simtrust.simulators.actuation import Actuation, noise_generator
+from simtrust.simulators.model_edits import shifted_model
+from simtrust.simulators.shifts import Shift
+
+_DIVERGED = [
+    int(warning)
+    for warning in (
+        mujoco.mjtWarning.mjWARN_BADQPOS,
+        mujoco.mjtWarning.mjWARN_BADQVEL,
+        mujoco.mjtWarning.mjWARN_BADQACC,
+        mujoco.mjtWarning.mjWARN_BADCTRL,
+    )
+]
+
+
+class Diverged(RuntimeError):
+    """MuJoCo found a state or control that is not finite, or huge, and replaced it by itself."""
+
+    def __init__(self, ids: np.ndarray) -> None:
+        self.ids = ids
+        super().__init__(
+            "the physics diverged (a state or control not finite, or huge) and MuJoCo reset it in the middle "
+            "of the step, so there is no true next observation; use milder shifts or smaller actions"
+        )
+
+
+def load_model_file(path: Path, task_name: str) -> mujoco.MjModel:
+    """A MuJoCo model from its XML file.
+
+    Raises:
+        SimulatorError: the file is missing or unreadable.
+    """
+    try:
+        with _mujoco_warnings_raised_in_python():
+            return mujoco.MjModel.from_xml_path(str(path))
+    except ValueError as error:
+        raise SimulatorError(f"{task_name}: cannot load the model {path}: {error}") from error
+
+
+@contextmanager
+def _mujoco_warnings_raised_in_python() -> Iterator[None]:
+    """Keep MuJoCo from writing MUJOCO_LOG.TXT into the working directory while it loads a model."""
+
+    def report(message: str) -> None:
+        # Gymnasium's half_cheetah.xml uses it, which no user of ours can change.
+        if "settotalmass" not in message:
+            warnings.warn(message, stacklevel=2)
+
+    previous = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(report)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(previous)
+
+
+class BatchedTask(VectorEnv):
+    """S instances of a task on one MuJoCo model; subclasses say what a task observes and rewards.
+
+    Instances never restart by themselves: call ``reset(options={"reset_mask": mask})``. Arrays
+    returned are the caller's own. Wrap it in a `GuardedSimulator`, as `make_simulator` does: by
+    itself it does not look for NaN in actions, which MuJoCo would accept in silence.
+
+    Args:
+        name: what errors call the task.
+        model: unshifted; not modified.
+        num_envs: S; instances are stepped on up to as many threads as there are CPUs.
+        substeps: physics steps of one control step.
+        shifts: applied to all instances, in order.
+        max_episode_steps: an episode is truncated, not terminated, after so many steps.
+        persistent: keep each instance's contacts between steps.
+
+    Raises:
+        ShiftError: a shift would change nothing in this task.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: mujoco.MjModel,
+        *,
+        num_envs: int,
+        substeps: int,
+        shifts: Sequence[Shift],
+        max_episode_steps: int,
+        persistent: bool = False,
+    ) -> None:
+        self.name = name
+        self.shifts = tuple(shifts)
+        self.num_envs = num_envs
+        self.substeps = substeps
+        self.max_episode_steps = max_episode_steps
+        self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
+        self.model = shifted_model(model, shifts, name)
+        self.time_step: float = self.model.opt.timestep * substeps
+        """Seconds of one control step."""
+        threads = min(num_envs, os.cpu_count() or 1)
+        self.batch = Batch(self.model, num_envs, threads, persistent=persistent)
+        self._control = self.batch.bind("ctrl")
+        self._position = self.batch.bind("qpos")
+        self._velocity = self.batch.bind("qvel")
+        self._warning_counts = self.batch.warning[..., 1]
+        self._elapsed = np.zeros(num_envs, np.int64)
+        self._reset_generators = [seeding.np_random()[0] for _ in range(num_envs)]
+        self._noise_generators = [noise_generator(None) for _ in range(num_envs)]
+        self._actuation = Actuation(shifts, num_envs, self.model.nu)
+
+    @abstractmethod
+    def _observe(self) -> np.ndarray:
+        """Latest observations ``[S, O]`` float64, the caller's own."""
+
+    @abstractmethod
+    def _draw_start(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Start position ``[nq]`` and velocity ``[nv]`` of one instance."""
+
+    @abstractmethod
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step every instance once with `_step_physics`; rewards ``[S]``, terminated ``[S]``, info."""
+
+    def _begin_episodes(self, chosen: np.ndarray) -> None:
+        """Whatever else starts with an episode of the instances ``chosen``; their state is set."""
+
+    def _define_spaces(self, observation_low: np.ndarray | float, observation_size: int) -> None:
+        """Spaces from the bounds of the observation and of the model's controls."""
+        bound = np.broadcast_to(np.abs(np.asarray(observation_low, np.float64)), (observation_size,))
+        low, high = self.model.actuator_ctrlrange.astype(np.float32).T
+        self.single_observation_space = Box(-bound, bound, dtype=np.float64)
+        self.single_action_space = Box(low, high, dtype=np.float32)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Restart the instances of ``options["reset_mask"]`` ``[S]`` bool, or all.
+
+        Args:
+            seed: one per instance (None: go on with the generators as they are), or an int n for
+                n, n+1, ..., n+S−1. Seeds of instances that are not restarted are ignored.
+            options: may hold ``reset_mask``; the rest is ignored.
+
+        Returns:
+            Observations ``[S, O]`` float64, with the latest one where nothing was restarted; and {}.
+        """
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed
+        chosen = np.flatnonzero(mask)
+        if seeds is not None:
+            self._seed(chosen, seeds)
+        starts = [self._draw_start(self._reset_generators[index]) for index in chosen]
+        self._restart(chosen, *(np.stack(part) for part in zip(*starts, strict=True)))
+        return self._observe(), {}
+
+    def _seed(self, chosen: np.ndarray, seeds: Sequence[int | None]) -> None:
+        for index in map(int, chosen):
+            seed = seeds[index]
+            if seed is not None:
+                self._reset_generators[index] = seeding.np_random(seed)[0]
+                self._noise_generators[index] = noise_generator(seed)
+
+    def _restart(self, chosen: np.ndarray, position: np.ndarray, velocity: np.ndarray) -> None:
+        self.batch.reset(chosen)
+        self._position[chosen] = position
+        self._velocity[chosen] = velocity
+        self.batch.forward(chosen)
+        self._elapsed[chosen] = 0
+        self._actuation.restart(chosen, self._noise_generators)
+        self._begin_episodes(chosen)
+
+    @property
+    def state(self) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of generalised positions ``[S, nq]`` and velocities ``[S, nv]``."""
+        return self._position.copy(), self._velocity.copy()
+
+    def set_state(self, position: np.ndarray, velocity: np.ndarray) -> np.ndarray:
+        """Start an episode of every instance in a state given; return its observations ``[S, O]``.
+
+        What a state leaves out (solver warm start, contact forces, elapsed steps, delayed actions)
+        starts afresh, so that what follows depends on the state and the actions alone.
+
+        Args:
+            position: ``[S, nq]``.
+            velocity: ``[S, nv]``.
+
+        Raises:
+            SimulatorError: a shape is wrong or a number not finite.
+        """
+        for name, given, held in zip(("position", "velocity"), (position, velocity), self.state, strict=True):
+            if np.shape(given) != held.shape or not np.isfinite(given).all():
+                raise SimulatorError(
+                    f"{self.name}: a {name} to set must be finite and of shape {held.shape}, "
+                    f"got shape {np.shape(given)}"
+                )
+        self._restart(np.arange(self.num_envs), position, velocity)
+        return self._observe()
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step every instance; a finished one must have been restarted before.
+
+        Args:
+            actions: ``[S, A]``, C-contiguous; may exceed the action space, the model's control
+                range then acts.
+
+        Returns:
+            Observations ``[S, O]`` float64, rewards ``[S]`` float64, terminated and truncated
+            ``[S]`` bool, and info.
+
+        Raises:
+            Diverged: MuJoCo reset an instance in the middle of the step.
+        """
+        reward, terminated, info = self._advance(actions)
+        self._elapsed += 1
+        return self._observe(), reward, terminated, self._elapsed >= self.max_episode_steps, info
+
+    def _disturbed(self, actions: np.ndarray) -> np.ndarray:
+        """The actions ``[S, A]`` as the simulated task receives them."""
+        return self._actuation.disturb(actions, self._velocity[:, 0], self._noise_generators)
+
+    def _step_physics(self, actions: np.ndarray) -> None:
+        """Advance the physics by one control step under disturbed actions ``[S, A]``."""
+        self._control[:] = self._actuation.drive(actions)
+        self.batch.step(nstep=self.substeps)
+        diverged = self._warning_counts[:, _DIVERGED].any(axis=1)
+        if diverged.any():
+            raise Diverged(np.flatnonzero(diverged))

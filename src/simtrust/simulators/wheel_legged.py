@@ -1,0 +1,215 @@
+"""The wheel-legged robot of the paper (6.1, Appendix B.2): a detailed twin, and an idealised simulator.
+
+Both are one MuJoCo model (`wheel_legged.xml`). The idealised simulator is the model as it is. The twin,
+which stands for the real robot, has every shift of `REAL_ROBOT`; each can also be switched on alone. All
+numbers were fixed from physical reasoning before any training; `docs/wheel_legged.md` has the table.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import pi
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from simtrust.errors import ConfigError
+from simtrust.simulators.batched import BatchedTask, load_model_file
+from simtrust.simulators.shifts import Shift
+
+MODEL_FILE = Path(__file__).with_name("wheel_legged.xml")
+WHEEL_RADIUS = 0.1  # m
+SUBSTEPS = 5  # of 1 ms: 200 Hz control
+FALLEN_TILT = 0.5
+"""Radians. At full torque the motors hold the body up to a third of a radian; beyond 0.5 it only falls on."""
+
+STATE_NAMES = ("tilt", "tilt_velocity", "position", "velocity")
+"""θ (rad, forward), θ̇ (rad/s), x (m, of the axle), ẋ (m/s)."""
+STATE_UNITS = ("rad", "rad/s", "m", "m/s")
+
+REAL_ROBOT = (
+    Shift("mass", 1.08),
+    Shift("centre-of-mass", 0.006),
+    Shift("friction", 0.6),
+    Shift("uneven-floor", 0.3),
+    Shift("static-friction", 0.12),
+    Shift("viscous-friction", 0.008),
+    Shift("delay", 1),
+    Shift("battery", 0.15),
+    Shift("dead-zone", 0.3),
+    Shift("sensor-noise", 1.0),
+    Shift("encoder-step", 2 * pi / 4096),
+)
+"""What the real robot has and the simulator has not; torques are of both motors together."""
+
+TILT_NOISE, GYRO_NOISE = 0.0035, 0.01
+"""Standard deviations of the inertial sensors, rad and rad/s."""
+FLOOR_WAVELENGTH = 0.7
+"""Metres between two worn places of the uneven floor."""
+
+Fidelity = Literal["real", "simulator"]
+
+
+@dataclass(frozen=True)
+class BalancingTask:
+    """What is asked of the robot: ``reward = base − Σ_k weight_k·(s_k − target_k)² − τ²``.
+
+    Weights and targets are of (θ, θ̇, x, ẋ), of the state the action was taken in, as measured; τ is the
+    torque commanded, N m, within the motors' limits.
+    """
+
+    name: str
+    observed: tuple[str, ...]
+    base: float
+    weights: tuple[float, ...]
+    targets: tuple[float, ...]
+    seconds: float
+
+    def reward(self, state: np.ndarray, torque: np.ndarray) -> np.ndarray:
+        """Rewards ``[S]`` of states ``[S, 4]`` and torques ``[S]``."""
+        errors = np.square(state - np.asarray(self.targets)) @ np.asarray(self.weights)
+        return self.base - errors - np.square(torque)
+
+
+STANDING_STILL = BalancingTask(
+    name="StandingStill-v0",
+    observed=STATE_NAMES,
+    base=30.0,
+    weights=(1.0, 1.0, 1.0, 1.0),
+    targets=(0.0, 0.0, 0.0, 0.0),
+    seconds=30.0,
+)
+"""Eq. 34."""
+MOVING_STRAIGHT = BalancingTask(
+    name="MovingStraight-v0",
+    observed=("tilt", "tilt_velocity", "velocity"),
+    base=15.0,
+    weights=(0.0, 0.0, 0.0, 1.0),
+    targets=(0.0, 0.0, 0.0, 0.2),
+    seconds=20.0,
+)
+"""Eq. 35."""
+BALANCING_TASKS = {task.name: task for task in (STANDING_STILL, MOVING_STRAIGHT)}
+
+Spread = Callable[[np.random.Generator], float]
+START_SPREAD = np.array([0.05, 0.1, 0.02, 0.05])
+"""Episodes start uniformly within ± these of (θ, θ̇, x, ẋ) = 0."""
+
+
+def robot_shifts(fidelity: str, shifts: Sequence[Shift] = ()) -> tuple[Shift, ...]:
+    """The shifts of a fidelity, and those given besides; one of a kind given replaces the fidelity's.
+
+    Raises:
+        ConfigError: the fidelity is unknown.
+    """
+    if fidelity not in ("real", "simulator"):
+        raise ConfigError(f"fidelity is {fidelity!r}; it must be 'real' or 'simulator'")
+    given = {shift.kind for shift in shifts}
+    own = REAL_ROBOT if fidelity == "real" else ()
+    return (*(shift for shift in own if shift.kind not in given), *shifts)
+
+
+class WheelLegged(BatchedTask):
+    """S instances of the robot on a balancing task.
+
+    Observed are the task's components of (θ, θ̇, x, ẋ), as the robot's sensors tell them; ``info["state"]``
+    [S, 4] is the truth. An action is the torque of both motors together, N m, half by each. An episode
+    terminates when the body has tilted by more than `FALLEN_TILT`.
+
+    Args:
+        task: what is asked.
+        num_envs: S.
+        fidelity: ``"simulator"`` is ideal, ``"real"`` has every shift of `REAL_ROBOT`.
+        shifts: besides, or in place of the fidelity's of the same kind.
+        max_episode_steps: default: the task's own time.
+    """
+
+    def __init__(
+        self,
+        task: BalancingTask,
+        *,
+        num_envs: int,
+        fidelity: Fidelity = "simulator",
+        shifts: Sequence[Shift] = (),
+        max_episode_steps: int | None = None,
+    ) -> None:
+        self.task = task
+        model = load_model_file(MODEL_FILE, task.name)
+        seconds = model.opt.timestep * SUBSTEPS
+        super().__init__(
+            task.name,
+            model,
+            num_envs=num_envs,
+            substeps=SUBSTEPS,
+            shifts=robot_shifts(fidelity, shifts),
+            max_episode_steps=max_episode_steps or round(task.seconds / seconds),
+        )
+        amounts = {shift.kind: shift.amount for shift in self.shifts}
+        self._sensor_noise = amounts.get("sensor-noise", 0.0) * np.array([TILT_NOISE, GYRO_NOISE])
+        self._encoder_step = amounts.get("encoder-step", 0.0)
+        self._unevenness = amounts.get("uneven-floor", 0.0)
+        self._floor_phase = np.zeros(num_envs)
+        if self._unevenness:
+            tread = self.model.geom("tread").id
+            self._sliding_friction = self.batch.expand("geom_friction")[:, tread, 0]
+            self._even_friction = float(self.model.geom_friction[tread, 0])
+        self._measured = np.zeros((num_envs, len(STATE_NAMES)))
+        self._rolled = np.zeros(num_envs)
+        self._observed = [STATE_NAMES.index(name) for name in task.observed]
+        self._torque_limit = float(self.model.actuator_ctrlrange[0, 1])
+        self._define_spaces(np.inf, len(self._observed))
+
+    @property
+    def true_state(self) -> np.ndarray:
+        """(θ, θ̇, x, ẋ) ``[S, 4]``, as no sensor distorts it."""
+        position, velocity = self._position, self._velocity
+        return np.stack([position[:, 2], velocity[:, 2], position[:, 0], velocity[:, 0]], axis=1)
+
+    def _draw_start(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        tilt, tilt_velocity, x, velocity = generator.uniform(-START_SPREAD, START_SPREAD)
+        # Rolling without slipping, on wheels that touch the floor.
+        position = np.array([x, 0.0, tilt, x / WHEEL_RADIUS - tilt])
+        return position, np.array([velocity, 0.0, tilt_velocity, velocity / WHEEL_RADIUS - tilt_velocity])
+
+    def _begin_episodes(self, chosen: np.ndarray) -> None:
+        if self._unevenness:
+            for index in map(int, chosen):
+                self._floor_phase[index] = self._noise_generators[index].uniform(0.0, 2 * pi)
+        # As if the wheels had rolled at their speed for one step before.
+        wheels = self._velocity[chosen, 2] + self._velocity[chosen, 3]
+        self._rolled[chosen] = self._rolled_distance()[chosen] - wheels * WHEEL_RADIUS * self.time_step
+        self._measure(chosen)
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        torque = np.clip(self._disturbed(actions), -self._torque_limit, self._torque_limit)
+        reward = self.task.reward(self._measured, torque[:, 0])
+        if self._unevenness:
+            wave = np.sin(2 * pi * self._position[:, 0] / FLOOR_WAVELENGTH + self._floor_phase)
+            self._sliding_friction[:] = self._even_friction * (1.0 + self._unevenness * wave)
+        self._step_physics(torque)
+        self._measure(np.arange(self.num_envs))
+        state = self.true_state
+        return reward, np.abs(state[:, 0]) > FALLEN_TILT, {"state": state}
+
+    def _observe(self) -> np.ndarray:
+        return self._measured[:, self._observed]
+
+    def _measure(self, chosen: np.ndarray) -> None:
+        """Read the sensors of the instances ``chosen``; where no effect is on, they tell the truth."""
+        measured = self.true_state[chosen]
+        if self._sensor_noise.any():
+            noise = np.stack([self._noise_generators[index].standard_normal(2) for index in map(int, chosen)])
+            measured[:, :2] += self._sensor_noise * noise
+        if self._encoder_step:
+            rolled = self._rolled_distance()[chosen]
+            measured[:, 2] = rolled
+            measured[:, 3] = (rolled - self._rolled[chosen]) / self.time_step
+            self._rolled[chosen] = rolled
+        self._measured[chosen] = measured
+
+    def _rolled_distance(self) -> np.ndarray:
+        """What the encoder, which counts the wheel's turns, takes for the position ``[S]``, m."""
+        turned = self._position[:, 2] + self._position[:, 3]
+        if self._encoder_step:
+            turned = np.round(turned / self._encoder_step) * self._encoder_step
+        return turned * WHEEL_RADIUS
