@@ -14,9 +14,9 @@ $(STAMP): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $(STAMP)
 
-# Makes a log of a swinging pendulum, trains on it and a simulator with 1.5 times the gravity, compares.
+# Records two logs of a wheel-legged robot, trains on them and on an ideal simulator, compares on the robot.
 demo: install
-	$(BIN)/python examples/pendulum.py
+	$(BIN)/python examples/wheel_legged.py
 
 test: install
 	$(BIN)/python -m pytest

@@ -21,6 +21,7 @@ _HOME = {
     "save_dataset": "simtrust.data",
     "make_simulator": "simtrust.simulators",
     "parse_shifts": "simtrust.simulators",
+    "generate_wheel_legged_log": "simtrust.simulators.human_operator",
     "Recipe": "simtrust.algorithms.recipes",
     "RECIPES": "simtrust.algorithms.recipes",
     "train": "simtrust.api",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from simtrust.data import Dataset, load_dataset, save_dataset
     from simtrust.errors import SimtrustError
     from simtrust.simulators import make_simulator, parse_shifts
+    from simtrust.simulators.human_operator import generate_wheel_legged_log
     from simtrust.training.loop import RunResult, resume
     from simtrust.training.policy import Policy, evaluate
 
@@ -48,6 +50,7 @@ __all__ = [
     "RunResult",
     "SimtrustError",
     "evaluate",
+    "generate_wheel_legged_log",
     "load_dataset",
     "make_simulator",
     "parse_shifts",

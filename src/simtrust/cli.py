@@ -1,4 +1,4 @@
-"""The command line: ``simtrust train | resume | evaluate``.
+"""The command line: ``simtrust generate | train | resume | evaluate``.
 
 Nothing heavy is imported before a command runs, so that help is instant.
 """
@@ -6,21 +6,26 @@ Nothing heavy is imported before a command runs, so that help is instant.
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simtrust.errors import SimtrustError
+from simtrust.errors import ConfigError, SimtrustError
 from simtrust.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from simtrust.data import Dataset
     from simtrust.evaluation.returns import EpisodeReturns
     from simtrust.training.loop import RunResult
 
 DESCRIPTION = """Find out where a simulator can be trusted, and train with it all the same.
+
+A log to begin with, of a wheel-legged robot:
+
+    simtrust generate wheel-legged standing-still
 
 A first run:
 
@@ -34,6 +39,49 @@ How good is it:
 
     simtrust evaluate runs/first --env HalfCheetah-v5 --episodes 20
 """
+
+
+LogTask = Literal["standing-still", "moving-straight"]
+TRAIN_ON_LOG = (
+    "train h2o --real {log} --sim {simulator} --hidden-sizes 32 32 --batch-size 32"
+    " --classifier-hidden-sizes 32 --classifier-batch-size 32 --beta 0.1 --reward-scale auto"
+)
+
+
+def generate(
+    robot: tyro.conf.Positional[Literal["wheel-legged"]],
+    task: tyro.conf.Positional[LogTask],
+    out: str | None = None,
+    rows: int = 100_000,
+    seed: int = 0,
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Record a log of a human-like operator on the real robot's twin, and a picture of its rewards.
+
+    The picture lies beside the log, as LOG-rewards.png.
+
+    Args:
+        robot: What is operated.
+        task: What the operator is asked to do.
+        out: The log, an HDF5 file. Default: TASK.hdf5 in the working directory.
+        rows: Control steps, 200 of which are a second.
+        seed: The same seed gives the same log.
+        overwrite: Replace a log or picture that is already there.
+    """
+    log = Path(out or f"{task}.hdf5")
+    picture = log.with_name(f"{log.stem}-rewards.png")
+    for file in (log, picture):
+        if file.exists() and not overwrite:
+            raise ConfigError(f"{file} exists already; replace it with --overwrite, or name another --out")
+
+    from simtrust.data import load_dataset
+    from simtrust.reports.plots import reward_distribution
+    from simtrust.simulators.human_operator import TASKS, generate_wheel_legged_log
+
+    dataset = load_dataset(generate_wheel_legged_log(log, task, rows=rows, seed=seed))
+    title = f"Rewards of a {robot} robot's operator: {task.replace('-', ' ')}"
+    reward_distribution(dataset.transitions.reward, title, picture)
+    _show_log(dataset, picture, TASKS[task].name)
 
 
 def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
@@ -82,7 +130,38 @@ def evaluate(
     _show_returns(f"{directory} in {name}", seeds, returns)
 
 
-COMMANDS = {"train": train, "resume": resume, "evaluate": evaluate}
+def paper(
+    study: tyro.conf.Positional[Literal["figure2"]],
+    out: str | None = None,
+    seeds: int = 5,
+    episodes: int = 20,
+    recipe: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    task: tyro.conf.UseAppendAction[tuple[LogTask, ...]] = (),
+    steps: int | None = None,
+) -> None:
+    """Make a figure of the paper again: train what is missing, judge it, write tables and pictures.
+
+    figure2: the wheel-legged robot, on its twin. Every finished cell is kept; the same command goes on
+    where it was stopped.
+
+    Args:
+        study: Which one.
+        out: The folder of logs, runs and results. Default: runs/STUDY.
+        seeds: Training runs of each recipe, side by side.
+        episodes: Of each policy, on the real robot and in the simulator each.
+        recipe: One of sac, cql, darc, darc_plus, h2o, trust, h2o_dr, h2o_unscaled; repeat for several.
+            Default: all.
+        task: The robot's task; repeat for both. Default: both.
+        steps: Updates of each run. Default: the paper's 50,000 and 100,000.
+    """
+    from simtrust.paper.figure2 import figure2
+
+    chosen = {"recipes": recipe, "studies": task, "steps": steps}
+    given = {name: value for name, value in chosen.items() if value}
+    figure2(Path(out or f"runs/{study}"), seeds=seeds, episodes=episodes, **given)
+
+
+COMMANDS = {"generate": generate, "train": train, "resume": resume, "evaluate": evaluate, "paper": paper}
 
 
 def main() -> None:
@@ -108,6 +187,21 @@ def _tell(label: str, *lines: str) -> None:
     """Print lines to the error stream as they are: a user's path may look like markup."""
     text = Text.assemble((label, "bold red"), "\n".join(lines))
     Console(stderr=True).print(text, soft_wrap=True, highlight=False)
+
+
+def _show_log(dataset: "Dataset", picture: Path, simulator: str) -> None:
+    rewards, terminated = dataset.transitions.reward, dataset.transitions.terminated
+    falls = int(terminated.sum())
+    command = TRAIN_ON_LOG.format(log=shlex.quote(dataset.source), simulator=simulator)
+    lines = (
+        ("rows", f"{len(dataset):,}"),
+        ("episodes", f"{dataset.episode_count:,}, of which {falls:,} ended in a fall"),
+        ("reward", f"{rewards.mean():.3f} on average, from {rewards.min():.3f} to {rewards.max():.3f}"),
+        ("log", dataset.source),
+        ("picture", str(picture)),
+    )
+    written = "\n".join(f"{name:<10}{value}" for name, value in lines)
+    Console().print(Text(f"{written}\n\nTrain on it:\n\n    simtrust {command}"), soft_wrap=True)
 
 
 def _show(result: "RunResult") -> None:

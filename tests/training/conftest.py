@@ -6,12 +6,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium
 import jax
+import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import simtrust
-from simtrust.data import generate_pendulum_log
+from simtrust.data import save_dataset
 
 TINY = {
     "hidden_sizes": (16,),
@@ -56,10 +58,31 @@ def _configure(values: dict[str, Any]) -> None:
     compilation_cache.reset_cache()
 
 
+def record_pendulum(path: Path, *, rows: int = 2_000, seed: int = 0) -> Path:
+    """Random torques on Gymnasium's Pendulum, in episodes of 200 rows that a time limit cuts."""
+    env = gymnasium.make("Pendulum-v1", disable_env_checker=True)
+    torques = np.random.default_rng(seed).uniform(-2, 2, (rows, 1)).astype(np.float32)
+    observation, _ = env.reset(seed=seed)
+    steps = []
+    for torque in torques:
+        following, reward, terminated, truncated, _ = env.step(torque)
+        steps.append((observation, torque, np.float32(reward), following, terminated, truncated))
+        observation = env.reset()[0] if truncated else following
+    env.close()
+    keys = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
+    columns = (np.stack(column) for column in zip(*steps, strict=True))
+    return save_dataset(path, dict(zip(keys, columns, strict=True)))
+
+
+@pytest.fixture(scope="session")
+def record_log() -> Callable[..., Path]:
+    return record_pendulum
+
+
 @pytest.fixture(scope="session")
 def log(tmp_path_factory) -> Path:
     """A log of 2,000 real rows, ten episodes."""
-    return generate_pendulum_log(tmp_path_factory.mktemp("log") / "pendulum.hdf5", rows=2_000)
+    return record_pendulum(tmp_path_factory.mktemp("log") / "pendulum.hdf5")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from simtrust import api, cli
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import RECIPES
 from simtrust.errors import ConfigError
+from simtrust.simulators.human_operator import TASKS
 from simtrust.training import loop
 from simtrust.training.collect import Collector
 from simtrust.training.config import RecipeName, TrainConfig, config_from_json, config_to_json
@@ -66,7 +67,7 @@ def parsed(run, monkeypatch):
 
 
 def test_help_costs_no_heavy_import():
-    heavy = ("jax", "mujoco", "gymnasium", "equinox", "h5py")
+    heavy = ("jax", "mujoco", "gymnasium", "equinox", "h5py", "matplotlib")
     script = f"import sys, simtrust, simtrust.cli; print([m for m in {heavy} if m in sys.modules])"
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert process.stdout.strip() == "[]"
@@ -83,7 +84,7 @@ def test_every_public_name_can_be_imported():
 def test_help_shows_the_verbs(run):
     status, output, _ = run("--help")
     assert status == 0
-    assert all(verb in output for verb in ("train", "resume", "evaluate"))
+    assert all(verb in output for verb in ("generate", "train", "resume", "evaluate"))
 
 
 def test_help_of_train_shows_every_option(run):
@@ -150,6 +151,11 @@ def test_hidden_sizes_replace_the_default(parsed, sizes):
         ("resume a_file", "a_file"),
         ("evaluate nowhere", "nowhere/config.json does not exist"),
         ("evaluate [bold]/:smile:", "[bold]/:smile:/config.json does not exist"),
+        ("generate wheel-legged standing-still --rows 0", "rows: 0 is below 1"),
+        ("generate wheel-legged standing-still --seed -1", "seed: -1 is below 0"),
+        ("generate wheel-legged standing-still --rows 1 --out a_file/log.hdf5", "a_file"),
+        ("generate wheel-legged standing-still --rows 1 --out log.txt", "log.txt: is not a name for HDF5"),
+        ("generate wheel-legged standing-still --out a_file", "a_file exists already"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(run, tmp_path, arguments, message):
@@ -171,6 +177,9 @@ def test_a_mistake_is_one_line_and_status_2(run, tmp_path, arguments, message):
         ("train sac --sedes 3", "--sedes"),
         ("train sac --actor random", "random"),
         ("resume", "directory"),
+        ("generate", "wheel-legged"),
+        ("generate wheel-legged", "standing-still"),
+        ("generate wheel-legged dancing", "dancing"),
         ("dance", "dance"),
         ("", "train"),
     ],
@@ -180,6 +189,73 @@ def test_what_cannot_be_parsed_is_status_2_and_named(run, arguments, named):
     assert status == 2
     assert named in output + errors
     assert "Traceback" not in output + errors
+
+
+GENERATE = shlex.split("generate wheel-legged standing-still --rows 400")
+
+
+def test_generate_writes_a_log_and_its_picture_and_tells_of_both(run, tmp_path):
+    status, output, errors = run(*GENERATE)
+    assert (status, errors) == (0, "")
+    rewards = simtrust.load_dataset(tmp_path / "standing-still.hdf5").transitions.reward
+    assert (tmp_path / "standing-still-rewards.png").read_bytes().startswith(b"\x89PNG")
+    for told in (
+        "400",
+        "1, of which 0 ended in a fall",
+        f"{rewards.mean():.3f} on average, from {rewards.min():.3f} to {rewards.max():.3f}",
+        "standing-still.hdf5",
+        "standing-still-rewards.png",
+    ):
+        assert re.search(rf" {re.escape(told)}$", output, re.MULTILINE), told
+
+
+@pytest.mark.parametrize(
+    ("task", "simulator"),
+    [("standing-still", "StandingStill-v0"), ("moving-straight", "MovingStraight-v0")],
+)
+def test_generate_ends_with_the_command_that_trains_on_the_log(run, parsed, task, simulator):
+    _, output, _ = run("generate", "wheel-legged", task, "--rows", "20", "--out", "new folder/log.h5")
+    command = shlex.split(output.splitlines()[-1])
+    assert command[:2] == ["simtrust", "train"]
+    assert parsed(*command[2:]) == TrainConfig(
+        recipe="h2o",
+        real="new folder/log.h5",
+        sim=simulator,
+        reward_scale="auto",
+        algorithm=AlgorithmOptions(
+            beta=0.1,
+            hidden_sizes=(32, 32),
+            batch_size=32,
+            classifier_hidden_sizes=(32,),
+            classifier_batch_size=32,
+        ),
+    )
+
+
+def test_generate_takes_seed_and_rows(run, tmp_path):
+    logs = []
+    for seed in (0, 1, 0):
+        run(*GENERATE, "--seed", str(seed), "--out", f"{len(logs)}.hdf5")
+        logs.append(simtrust.load_dataset(tmp_path / f"{len(logs)}.hdf5"))
+    assert [len(log) for log in logs] == [400] * 3
+    assert logs[0].sha256 == logs[2].sha256 != logs[1].sha256
+
+
+@pytest.mark.parametrize("there", ["standing-still.hdf5", "standing-still-rewards.png"])
+def test_generate_overwrites_nothing_unless_told_to(run, tmp_path, there):
+    (tmp_path / there).write_text("precious")
+    status, output, errors = run(*GENERATE)
+    assert (status, output) == (2, "")
+    assert errors == f"error: {there} exists already; replace it with --overwrite, or name another --out\n"
+    assert [file.name for file in tmp_path.iterdir()] == [there]
+    assert (tmp_path / there).read_text() == "precious"
+    assert run(*GENERATE, "--overwrite")[0] == 0
+    assert len(list(tmp_path.iterdir())) == 2
+    assert (tmp_path / there).read_bytes() != b"precious"
+
+
+def test_tasks_to_generate_are_the_operators():
+    assert get_args(cli.LogTask) == tuple(TASKS)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ import pytest
 from safetensors.numpy import load_file
 
 import simtrust
-from simtrust.data import generate_pendulum_log
 from simtrust.errors import RunError, SimtrustError
 from simtrust.training import loop
 from simtrust.training.metrics import MetricsFile
@@ -219,8 +218,8 @@ def edit_config(directory: Path, **changes) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_changed_log_is_refused(begun, tmp_path):
-    other = generate_pendulum_log(tmp_path / "log.hdf5", rows=2_000, seed=1)
+def test_changed_log_is_refused(begun, tmp_path, record_log):
+    other = record_log(tmp_path / "log.hdf5", seed=1)
     edit_config(begun, real=str(other))
     with pytest.raises(RunError, match=f"{other} is not the log that this run began with"):
         simtrust.resume(begun, quiet=True)

@@ -54,7 +54,7 @@ class WheelLeggedEnv(gymnasium.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
-        # Unseeded, the first episode follows Gymnasium's generator, whose seed nobody gave either.
+        # The robot has generators of its own, and unseeded goes on with them.
         seeds = None if seed is None else [seed]
         observation, _ = self._guarded.reset(seed=seeds)
         return observation[0], {"state": self._robot.true_state[0]}

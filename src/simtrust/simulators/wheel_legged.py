@@ -21,7 +21,7 @@ MODEL_FILE = Path(__file__).with_name("wheel_legged.xml")
 WHEEL_RADIUS = 0.1  # m
 SUBSTEPS = 5  # of 1 ms: 200 Hz control
 FALLEN_TILT = 0.5
-"""Radians. At full torque the motors hold the body up to a third of a radian; beyond 0.5 it only falls on."""
+"""Radians. At full torque the twin comes back from about this tilt, the idealised robot from up to 0.7."""
 
 STATE_NAMES = ("tilt", "tilt_velocity", "position", "velocity")
 """θ (rad, forward), θ̇ (rad/s), x (m, of the axle), ẋ (m/s)."""
@@ -176,8 +176,7 @@ class WheelLegged(BatchedTask):
             for index in map(int, chosen):
                 self._floor_phase[index] = self._noise_generators[index].uniform(0.0, 2 * pi)
         # As if the wheels had rolled at their speed for one step before.
-        wheels = self._velocity[chosen, 2] + self._velocity[chosen, 3]
-        self._rolled[chosen] = self._rolled_distance()[chosen] - wheels * WHEEL_RADIUS * self.time_step
+        self._rolled[chosen] = self._rolled_distance(self.time_step)[chosen]
         self._measure(chosen)
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
@@ -207,9 +206,13 @@ class WheelLegged(BatchedTask):
             self._rolled[chosen] = rolled
         self._measured[chosen] = measured
 
-    def _rolled_distance(self) -> np.ndarray:
-        """What the encoder, which counts the wheel's turns, takes for the position ``[S]``, m."""
-        turned = self._position[:, 2] + self._position[:, 3]
+    def _rolled_distance(self, seconds_ago: float = 0.0) -> np.ndarray:
+        """What the encoder, which counts the wheel's turns, takes for the position ``[S]``, m.
+
+        That of ``seconds_ago`` is as if the wheels had turned at the speed they have now.
+        """
+        speed = self._velocity[:, 2] + self._velocity[:, 3]
+        turned = self._position[:, 2] + self._position[:, 3] - seconds_ago * speed
         if self._encoder_step:
             turned = np.round(turned / self._encoder_step) * self._encoder_step
         return turned * WHEEL_RADIUS

@@ -12,6 +12,7 @@ from simtrust.algorithms.recipes import get_recipe
 from simtrust.errors import ConfigError, RunError
 from simtrust.evaluation.returns import EpisodeReturns, run_episodes
 from simtrust.simulators import make_simulator, parse_shifts
+from simtrust.simulators.guard import GuardedSimulator
 from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.config import config_from_json
 from simtrust.training.fleet import Fleet
@@ -67,24 +68,42 @@ def evaluate(
     """
     policy = Policy(directory)
     confirm_code(Path(directory), {"env": (policy.environment if env is None else None, None)})
-    name = env or policy.environment
-    if episodes < 1 or seed < 0:
-        raise ConfigError(f"--episodes is {episodes} and --seed {seed}; they must be at least 1 and 0")
-    runs = len(policy.seeds)
-    environment = make_simulator(name, num_envs=runs * episodes, shifts=parse_shifts(shifts))
+    environment = evaluation_instances(policy, env or policy.environment, episodes=episodes, shifts=shifts)
+    starts = start_seeds(policy, episodes=episodes, seed=seed)
+    returns = run_episodes(environment, policy, runs=len(policy.seeds), seeds=starts)
+    return list(policy.seeds), environment.name, returns
+
+
+def evaluation_instances(
+    policy: Policy, name: str, *, episodes: int, shifts: Sequence[str] = ()
+) -> GuardedSimulator:
+    """``R·episodes`` instances of an environment, checked to have the spaces the policies were trained on.
+
+    Raises:
+        ConfigError: they differ, or ``episodes`` is below 1.
+    """
+    if episodes < 1:
+        raise ConfigError(f"--episodes is {episodes}; it must be at least 1")
+    environment = make_simulator(name, num_envs=len(policy.seeds) * episodes, shifts=parse_shifts(shifts))
     sizes = (environment.single_observation_space.shape, environment.single_action_space.shape)
     trained = ((len(policy.scaling.observation_mean),), (len(policy.scaling.action_low),))
     if sizes != trained:
         raise ConfigError(
-            f"{name} has observations and actions of shapes {sizes}, but {directory} was trained on {trained}"
+            f"{name} has observations and actions of shapes {sizes}, but the policy was trained on {trained}"
         )
     bounds = environment.single_action_space
     assert isinstance(bounds, gymnasium.spaces.Box)
     if not np.allclose((bounds.low, bounds.high), (policy.scaling.action_low, policy.scaling.action_high)):
         raise ConfigError(
-            f"{name} bounds actions by {bounds.low} and {bounds.high}, but {directory} was trained with "
+            f"{name} bounds actions by {bounds.low} and {bounds.high}, but the policy was trained with "
             f"{policy.scaling.action_low} and {policy.scaling.action_high}"
         )
+    return environment
+
+
+def start_seeds(policy: Policy, *, episodes: int, seed: int) -> list[int]:
+    """Seeds of the instances of `evaluation_instances`: every policy meets the same initial states."""
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}; it must be 0 or more")
     starts = [int(s) for s in np.random.SeedSequence(seed).generate_state(episodes)]
-    returns = run_episodes(environment, policy, runs=runs, seeds=starts * runs)
-    return list(policy.seeds), environment.name, returns
+    return starts * len(policy.seeds)

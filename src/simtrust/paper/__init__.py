@@ -1,0 +1,1 @@
+"""The paper's studies, each made again by one command."""

@@ -1,0 +1,194 @@
+"""Figure 2 of the paper on the robot's twin: five recipes and ours, on two tasks, real and simulated."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from simtrust.errors import ConfigError
+from simtrust.paper.robot import (
+    CONTROL_SECONDS,
+    RECIPES,
+    STUDIES,
+    Cell,
+    Study,
+    judge,
+    load_cell,
+    log_of,
+    save_cell,
+    train_cell,
+)
+from simtrust.reports.trajectories import draw_states
+from simtrust.simulators.wheel_legged import STATE_NAMES
+from simtrust.training.checkpoint import write_atomically
+
+ROWS = (("tilt θ (rad)", "tilt"), ("position x (m)", "position"), ("velocity ẋ (m/s)", "velocity"))
+LIMITS = {
+    "standing-still": ((-0.3, 0.3), (-1.5, 1.5), (-1.0, 1.0)),
+    "moving-straight": ((-0.3, 0.3), (-1.0, 8.0), (-0.4, 0.8)),
+}
+MEASURES = ("return", "seconds", "error")
+
+
+def figure2(
+    out: Path,
+    *,
+    seeds: int = 5,
+    episodes: int = 20,
+    recipes: Sequence[str] = tuple(RECIPES),
+    studies: Sequence[str] = tuple(STUDIES),
+    quiet: bool = False,
+    **options: Any,
+) -> dict[tuple[str, str], Cell]:
+    """Train what is missing, judge it, and write the table and the pictures of everything there is.
+
+    Every finished cell is kept; a command that was stopped goes on where it was. Writes
+    ``figure2.md``, ``figure2.csv``, ``figure2-STUDY.png`` and ``figure2-returns.png`` into ``out``.
+
+    Args:
+        out: folder of logs, runs and results.
+        seeds: training runs of each recipe, side by side.
+        episodes: of each run's policy, on the real robot and in the simulator each.
+        recipes: names of `RECIPES`.
+        studies: names of `STUDIES`.
+        quiet: show no progress.
+        options: of `simtrust.train`, over the study's own, such as ``steps``.
+
+    Raises:
+        ConfigError: a name is unknown, or a number too small; before any work.
+    """
+    _check(seeds, episodes, recipes, studies)
+    console = Console(quiet=quiet)
+    for name in studies:
+        log = log_of(STUDIES[name], out, quiet=quiet)
+        for recipe in recipes:
+            if not _measured(out, name, recipe).exists():
+                console.print(f"{name}, {recipe}:", highlight=False)
+                _run_cell(STUDIES[name], recipe, out, log, seeds, episodes, quiet, options)
+            write_results(out)
+    cells = load_cells(out)
+    console.print(table(cells), highlight=False, soft_wrap=True)
+    return cells
+
+
+def _check(seeds: int, episodes: int, recipes: Sequence[str], studies: Sequence[str]) -> None:
+    for option, value in (("seeds", seeds), ("episodes", episodes)):
+        if value < 1:
+            raise ConfigError(f"--{option} is {value}; it must be at least 1")
+    for option, names, known in (("recipe", recipes, RECIPES), ("task", studies, STUDIES)):
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"--{option} {name!r} is none of {', '.join(known)}")
+
+
+def _measured(out: Path, study: str, recipe: str) -> Path:
+    return out / study / recipe / "measures.json"
+
+
+def _run_cell(
+    study: Study,
+    recipe: str,
+    out: Path,
+    log: Path,
+    seeds: int,
+    episodes: int,
+    quiet: bool,
+    options: dict[str, Any],
+) -> None:
+    directory = train_cell(study, recipe, out, log, quiet=quiet, seeds=seeds, **options)
+    cell, traces = judge(study, recipe, directory, episodes=episodes)
+    # Every policy's first episode on the real robot, for the pictures.
+    np.savez_compressed(directory / "traces.npz", real=traces["real"].state[:, 0])
+    save_cell(cell, _measured(out, study.name, recipe))
+
+
+def load_cells(out: Path) -> dict[tuple[str, str], Cell]:
+    """All finished cells of a folder, by study and recipe, in the order of `RECIPES`."""
+    paths = ((study, recipe, _measured(out, study, recipe)) for study in STUDIES for recipe in RECIPES)
+    return {(study, recipe): load_cell(path) for study, recipe, path in paths if path.exists()}
+
+
+def write_results(out: Path) -> None:
+    """Table and pictures of all finished cells."""
+    cells = load_cells(out)
+    write_atomically(out / "figure2.md", (table(cells) + "\n").encode())
+    write_atomically(out / "figure2.csv", _csv(cells).encode())
+    for study in {study for study, _ in cells}:
+        draw_study(out, STUDIES[study], [recipe for s, recipe in cells if s == study])
+    draw_returns(cells, out / "figure2-returns.png")
+
+
+def table(cells: dict[tuple[str, str], Cell]) -> str:
+    """Markdown: means over training seeds with 95 % bootstrap intervals, one table a study."""
+    parts = []
+    for name, study in STUDIES.items():
+        own = {recipe: cell for (s, recipe), cell in cells.items() if s == name}
+        if not own:
+            continue
+        error = "RMS of x (m)" if study.error == "position" else "RMS of ẋ − 0.2 (m/s)"
+        runs, episodes = np.shape(next(iter(own.values())).measures["real return"])
+        parts += [
+            f"{name}: {runs} training seeds, {episodes} episodes of {study.task.seconds:.0f} s each\n",
+            f"| recipe | seconds upright | {error} | real return | simulator return | simulator seconds |",
+            "|---|---|---|---|---|---|",
+        ]
+        columns = ("real seconds", "real error", "real return", "simulator return", "simulator seconds")
+        for recipe, cell in own.items():
+            parts.append("| " + " | ".join([recipe, *(str(cell.interval(c)) for c in columns)]) + " |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _csv(cells: dict[tuple[str, str], Cell]) -> str:
+    """One line for each study, recipe, training seed, fidelity and episode."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["study", "recipe", "seed", "fidelity", "episode", *MEASURES])
+    for (study, recipe), cell in cells.items():
+        for run, seed in enumerate(cell.seeds):
+            for fidelity in ("real", "simulator"):
+                columns = (cell.measures[f"{fidelity} {measure}"][run] for measure in MEASURES)
+                for episode, values in enumerate(zip(*columns, strict=True)):
+                    writer.writerow([study, recipe, seed, fidelity, episode, *(f"{v:.6g}" for v in values)])
+    return text.getvalue()
+
+
+def draw_study(out: Path, study: Study, recipes: Sequence[str]) -> Path:
+    """θ, x and ẋ on the real robot over time: a column a recipe, a line a training seed."""
+    columns = {}
+    for recipe in recipes:
+        with np.load(out / study.name / recipe / "traces.npz", allow_pickle=False) as stored:
+            columns[recipe] = {"real robot": stored["real"]}
+    target = {"tilt": None, study.error: study.task.targets[STATE_NAMES.index(study.error)]}
+    return draw_states(
+        columns,
+        time_step=CONTROL_SECONDS,
+        rows=[(label, STATE_NAMES.index(name), target.get(name)) for label, name in ROWS],
+        limits=LIMITS[study.name],
+        path=out / f"figure2-{study.name}.png",
+    )
+
+
+def draw_returns(cells: dict[tuple[str, str], Cell], path: Path) -> Path:
+    """Return in the simulator against return on the real robot, a point a training seed."""
+    figure = Figure(figsize=(5 * len(STUDIES), 4.2), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(STUDIES)), STUDIES, strict=True):
+        for number, recipe in enumerate(RECIPES):
+            if (name, recipe) in cells:
+                cell = cells[name, recipe]
+                simulated, real = (cell.per_run(f"{fidelity} return") for fidelity in ("simulator", "real"))
+                axis.scatter(simulated, real, s=24, color=f"C{number}", label=recipe, alpha=0.85)
+        axis.set(title=name, xlabel="return in the simulator", ylabel="return on the real robot")
+        # A policy that drives off earns minus millions; the others should stay apart.
+        axis.set_xscale("symlog", linthresh=1e4)
+        axis.set_yscale("symlog", linthresh=1e4)
+        axis.grid(alpha=0.25)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,157 @@
+"""The wheel-legged robot's study (Fig. 2, 4 and 5): settings, training of a cell, and its measures."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simtrust.api import train
+from simtrust.evaluation.statistics import Interval, mean_interval
+from simtrust.evaluation.traces import Traces, record_episodes
+from simtrust.simulators.human_operator import TaskName, generate_wheel_legged_log
+from simtrust.simulators.wheel_legged import MOVING_STRAIGHT, STANDING_STILL, STATE_NAMES, BalancingTask
+from simtrust.training.checkpoint import write_atomically
+from simtrust.training.loop import resume
+from simtrust.training.policy import Policy, evaluation_instances, start_seeds
+
+CONTROL_SECONDS = 0.005
+
+NETWORKS: dict[str, Any] = {
+    "hidden_sizes": (32, 32),
+    "classifier_hidden_sizes": (32,),
+    "batch_size": 32,
+    "classifier_batch_size": 32,
+    "cql_alpha": 10.0,
+    "reward_scale": "auto",
+}
+"""Table 3's column for the robot; the reward's scale is ours, and the same for every recipe."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One of the paper's two experiments with the robot."""
+
+    task: BalancingTask
+    name: TaskName
+    beta: float
+    steps: int
+    error: str
+    """The component of the state that the task is about."""
+
+    @property
+    def simulator(self) -> str:
+        return self.task.name
+
+    @property
+    def real(self) -> str:
+        return self.task.name.replace("-v0", "Real-v0")
+
+    def root_mean_square_error(self, state: np.ndarray) -> np.ndarray:
+        """RMS [...] of x, or of ẋ less its target, over the time upright of true states [..., T, 4]."""
+        index = STATE_NAMES.index(self.error)
+        return np.sqrt(np.nanmean(np.square(state[..., index] - self.task.targets[index]), axis=-1))
+
+
+STUDIES = {
+    "standing-still": Study(STANDING_STILL, "standing-still", beta=0.1, steps=50_000, error="position"),
+    "moving-straight": Study(MOVING_STRAIGHT, "moving-straight", beta=1.0, steps=100_000, error="velocity"),
+}
+
+RECIPES: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "sac": ("sac", {}),
+    "cql": ("cql", {}),
+    "darc": ("darc", {}),
+    "darc_plus": ("darc_plus", {}),
+    "h2o": ("h2o", {}),
+    "trust": ("trust", {}),
+    "h2o_dr": ("h2o_dr", {}),
+    "h2o_unscaled": ("h2o", {"reward_scale": 1.0}),
+}
+"""What is compared: the paper's five, ours, `h2o` without the dynamics ratio, and `h2o` with the reward as
+published."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recipe on one study: what its policies did on the real robot and in the simulator."""
+
+    study: str
+    recipe: str
+    seeds: tuple[int, ...]
+    measures: dict[str, list[list[float]]] = field(default_factory=dict)
+    """``real`` or ``simulator``, then ``return``, ``seconds`` or ``error``: [R][n], a row a training seed."""
+
+    def per_run(self, measure: str) -> np.ndarray:
+        """The mean over episodes [R] of one measure, such as ``"real return"``; NaN episodes left out."""
+        return np.nanmean(np.asarray(self.measures[measure], float), axis=1)
+
+    def interval(self, measure: str) -> Interval:
+        return mean_interval(self.per_run(measure))
+
+
+def log_of(study: Study, out: Path, *, rows: int = 100_000, quiet: bool = False) -> Path:
+    """The study's log in the folder ``out``, recorded there if it is not."""
+    path = out / f"{study.name}.hdf5"
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        generate_wheel_legged_log(path, study.name, rows=rows, quiet=quiet)
+    return path
+
+
+def train_cell(
+    study: Study, recipe: str, out: Path, log: Path, *, quiet: bool = False, **options: Any
+) -> Path:
+    """Train one recipe of `RECIPES`, or go on where it was; returns its run directory.
+
+    ``options`` are those of `simtrust.train`, over the study's own.
+    """
+    name, own = RECIPES[recipe]
+    directory = out / study.name / recipe
+    if (directory / "config.json").exists():
+        return resume(directory, quiet=quiet).directory
+    settings = {**NETWORKS, "beta": study.beta, "steps": study.steps, **own, **options}
+    # SAC and DARC train in the simulator alone; the log is given to all for the reward's scale.
+    return train(
+        name,
+        real=str(log),
+        sim=study.simulator,
+        real_env=study.real,
+        out=directory,
+        quiet=quiet,
+        **settings,
+    ).directory
+
+
+def judge(
+    study: Study, recipe: str, directory: Path, *, episodes: int, seed: int = 0
+) -> tuple[Cell, dict[str, Traces]]:
+    """Run the policies of a run directory on the real robot and in the simulator.
+
+    Every policy meets the same initial states. The traces are by fidelity, ``real`` and ``simulator``.
+    """
+    policy = Policy(directory)
+    measures, traces = {}, {}
+    for fidelity, name in (("real", study.real), ("simulator", study.simulator)):
+        environment = evaluation_instances(policy, name, episodes=episodes)
+        starts = start_seeds(policy, episodes=episodes, seed=seed)
+        returns, recorded = record_episodes(environment, policy, runs=len(policy.seeds), seeds=starts)
+        traces[fidelity] = recorded
+        measures[f"{fidelity} return"] = returns.returns.tolist()
+        measures[f"{fidelity} seconds"] = (returns.lengths * CONTROL_SECONDS).tolist()
+        measures[f"{fidelity} error"] = study.root_mean_square_error(recorded.state).tolist()
+    return Cell(study.name, recipe, tuple(policy.seeds), measures), traces
+
+
+def save_cell(cell: Cell, path: Path) -> None:
+    """Keep a cell's measures as JSON."""
+    content = {"study": cell.study, "recipe": cell.recipe, "seeds": cell.seeds, "measures": cell.measures}
+    write_atomically(path, (json.dumps(content) + "\n").encode())
+
+
+def load_cell(path: Path) -> Cell:
+    """Read `save_cell`'s file."""
+    stored = json.loads(path.read_text())
+    return Cell(stored["study"], stored["recipe"], tuple(stored["seeds"]), stored["measures"])

@@ -1,0 +1,1 @@
+"""Reports: pictures of logs and of what was learnt from them."""
