@@ -135,7 +135,7 @@ def draw(out: Path, console: Console) -> None:
         )
         console.print(f"θ, x and ẋ over time: {picture}", highlight=False)
         model = WheelLegged(study.task, num_envs=1).model
-        episodes = [traces[recipe]["real"][0] for recipe in RECIPES]
+        episodes = {f"{recipe}, real robot": traces[recipe]["real"][0] for recipe in RECIPES}
         try:
             film = animate(model, episodes, time_step=CONTROL_SECONDS, seconds=8.0, path=out / f"{name}.gif")
             console.print(f"film, {' and '.join(RECIPES)} on the real robot: {film}", highlight=False)

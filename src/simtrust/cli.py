@@ -44,8 +44,11 @@ How good is it:
 LogTask = Literal["standing-still", "moving-straight"]
 TRAIN_ON_LOG = (
     "train h2o --real {log} --sim {simulator} --hidden-sizes 32 32 --batch-size 32"
-    " --classifier-hidden-sizes 32 --classifier-batch-size 32 --beta 0.1 --reward-scale auto"
+    " --classifier-hidden-sizes 32 --classifier-batch-size 32 --reward-scale auto --normalise-observations True"
+    " --beta {beta} --steps {steps}"
 )
+PAPERS_SETTINGS = {"standing-still": (0.1, 50_000), "moving-straight": (1.0, 100_000)}
+"""β and updates, of the paper's Table 3 and Appendix B.2."""
 
 
 def generate(
@@ -81,7 +84,11 @@ def generate(
     dataset = load_dataset(generate_wheel_legged_log(log, task, rows=rows, seed=seed))
     title = f"Rewards of a {robot} robot's operator: {task.replace('-', ' ')}"
     reward_distribution(dataset.transitions.reward, title, picture)
-    _show_log(dataset, picture, TASKS[task].name)
+    beta, steps = PAPERS_SETTINGS[task]
+    command = TRAIN_ON_LOG.format(
+        log=shlex.quote(dataset.source), simulator=TASKS[task].name, beta=beta, steps=steps
+    )
+    _show_log(dataset, picture, command)
 
 
 def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
@@ -149,8 +156,8 @@ def paper(
         out: The folder of logs, runs and results. Default: runs/STUDY.
         seeds: Training runs of each recipe, side by side.
         episodes: Of each policy, on the real robot and in the simulator each.
-        recipe: One of sac, cql, darc, darc_plus, h2o, trust, h2o_dr, h2o_unscaled; repeat for several.
-            Default: all.
+        recipe: One of sac, cql, darc, darc_plus, h2o, trust, h2o_dr, h2o_unscaled, h2o_raw, h2o_sensors;
+            repeat for several. Default: all.
         task: The robot's task; repeat for both. Default: both.
         steps: Updates of each run. Default: the paper's 50,000 and 100,000.
     """
@@ -189,10 +196,9 @@ def _tell(label: str, *lines: str) -> None:
     Console(stderr=True).print(text, soft_wrap=True, highlight=False)
 
 
-def _show_log(dataset: "Dataset", picture: Path, simulator: str) -> None:
+def _show_log(dataset: "Dataset", picture: Path, command: str) -> None:
     rewards, terminated = dataset.transitions.reward, dataset.transitions.terminated
     falls = int(terminated.sum())
-    command = TRAIN_ON_LOG.format(log=shlex.quote(dataset.source), simulator=simulator)
     lines = (
         ("rows", f"{len(dataset):,}"),
         ("episodes", f"{dataset.episode_count:,}, of which {falls:,} ended in a fall"),

@@ -43,3 +43,7 @@ def test_many_runs_give_the_normal_interval():
     mean, low, high = mean_interval(runs)
     half = 1.96 * runs.std() / 20
     np.testing.assert_allclose([low, high], [mean - half, mean + half], atol=0.01)
+
+
+def test_intervals_print_three_digits_or_whole_numbers():
+    assert str(Interval(0.12345, -1234.6, 99.96)) == "0.123 (-1,235 to 100)"

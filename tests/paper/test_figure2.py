@@ -10,6 +10,7 @@ from PIL import Image
 from simtrust.errors import ConfigError
 from simtrust.paper.figure2 import figure2, load_cells, table
 from simtrust.paper.robot import NETWORKS, RECIPES, STUDIES, Cell, load_cell, save_cell
+from simtrust.simulators import parse_shifts
 from simtrust.simulators.human_operator import generate_wheel_legged_log
 
 TINY = {
@@ -17,7 +18,6 @@ TINY = {
     "steps": 100,
     "rollout_steps": 50,
     "checkpoint_every": 100,
-    "evaluate_every": 0,
     "evaluation_episodes": 1,
 }
 
@@ -50,6 +50,7 @@ def test_every_run_is_configured_as_the_study_says(out):
         assert (config["sim"], config["real_env"]) == ("StandingStill-v0", "StandingStillReal-v0")
         assert config["algorithm"]["beta"] == 0.1
         assert config["reward_scale"] == "auto"
+        assert config["normalise_observations"] is True
         assert config["seeds"] == 2
 
 
@@ -119,6 +120,14 @@ def test_a_cells_runs_are_averaged_over_episodes_only(tmp_path):
     assert cell.per_run("real return").tolist() == [2.0, 15.0]
     save_cell(cell, tmp_path / "measures.json")
     assert load_cell(tmp_path / "measures.json") == cell
+
+
+def test_side_rows_differ_from_h2o_in_one_thing_each():
+    assert RECIPES["h2o"] == ("h2o", {})
+    assert RECIPES["h2o_unscaled"] == ("h2o", {"reward_scale": 1.0})
+    assert RECIPES["h2o_raw"] == ("h2o", {"normalise_observations": False})
+    kinds = {shift.kind for shift in parse_shifts(RECIPES["h2o_sensors"][1]["shifts"])}
+    assert kinds == {"sensor-noise", "encoder-step"}
 
 
 def test_every_recipe_of_the_study_exists():

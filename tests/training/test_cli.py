@@ -16,7 +16,9 @@ import simtrust
 from simtrust import api, cli
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import RECIPES
+from simtrust.api import ALGORITHM_OPTIONS
 from simtrust.errors import ConfigError
+from simtrust.paper.robot import NETWORKS, STUDIES
 from simtrust.simulators.human_operator import TASKS
 from simtrust.training import loop
 from simtrust.training.collect import Collector
@@ -209,26 +211,23 @@ def test_generate_writes_a_log_and_its_picture_and_tells_of_both(run, tmp_path):
         assert re.search(rf" {re.escape(told)}$", output, re.MULTILINE), told
 
 
-@pytest.mark.parametrize(
-    ("task", "simulator"),
-    [("standing-still", "StandingStill-v0"), ("moving-straight", "MovingStraight-v0")],
-)
-def test_generate_ends_with_the_command_that_trains_on_the_log(run, parsed, task, simulator):
+@pytest.mark.parametrize("task", ["standing-still", "moving-straight"])
+def test_generate_ends_with_the_command_that_trains_as_the_papers_study(run, parsed, task):
     _, output, _ = run("generate", "wheel-legged", task, "--rows", "20", "--out", "new folder/log.h5")
     command = shlex.split(output.splitlines()[-1])
     assert command[:2] == ["simtrust", "train"]
+    study = STUDIES[task]
+    settings = {**NETWORKS, "beta": study.beta, "evaluate_every": TrainConfig.evaluate_every}
+    own = {name: settings.pop(name) for name in list(settings) if name in ALGORITHM_OPTIONS}
+    # α is CQL's alone.
+    del own["cql_alpha"]
     assert parsed(*command[2:]) == TrainConfig(
         recipe="h2o",
         real="new folder/log.h5",
-        sim=simulator,
-        reward_scale="auto",
-        algorithm=AlgorithmOptions(
-            beta=0.1,
-            hidden_sizes=(32, 32),
-            batch_size=32,
-            classifier_hidden_sizes=(32,),
-            classifier_batch_size=32,
-        ),
+        sim=study.simulator,
+        steps=study.steps,
+        algorithm=AlgorithmOptions(**own),
+        **settings,
     )
 
 

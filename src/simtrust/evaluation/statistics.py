@@ -14,7 +14,8 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:,.4g} ({self.low:,.4g} to {self.high:,.4g})"
+        mean, low, high = (f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}" for x in self)
+        return f"{mean} ({low} to {high})"
 
 
 def mean_interval(runs: np.ndarray, *, seed: int = 0) -> Interval:

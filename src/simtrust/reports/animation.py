@@ -1,10 +1,10 @@
 """A short film of the robot, drawn without a display."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from simtrust.simulators.rendering import Renderer
 from simtrust.simulators.wheel_legged import STATE_NAMES, WHEEL_RADIUS
@@ -13,8 +13,8 @@ FRAMES_PER_SECOND = 20
 WIDTH, HEIGHT = 320, 240
 
 
-def animate(model, states: list[np.ndarray], *, time_step: float, seconds: float, path: Path) -> Path:
-    """Write an animated GIF of episodes one beside another, from their true states ``[T, 4]`` each.
+def animate(model, states: Mapping[str, np.ndarray], *, time_step: float, seconds: float, path: Path) -> Path:
+    """Write an animated GIF of episodes one beside another, from label to true states ``[T, 4]``.
 
     A robot whose episode has ended stays as it was. ``model`` is the robot's MuJoCo model.
 
@@ -23,9 +23,13 @@ def animate(model, states: list[np.ndarray], *, time_step: float, seconds: float
     """
     renderer = Renderer(model, width=WIDTH, height=HEIGHT, camera="side")
     try:
-        frames = [Image.fromarray(frame) for frame in _frames(renderer, states, time_step, seconds)]
+        episodes = list(states.values())
+        frames = [Image.fromarray(frame) for frame in _frames(renderer, episodes, time_step, seconds)]
     finally:
         renderer.close()
+    for frame in frames:
+        for number, label in enumerate(states):
+            ImageDraw.Draw(frame).text((number * WIDTH + 10, 8), label, fill="black", font_size=16)
     first, *rest = (frame.quantize(64) for frame in frames)
     first.save(path, save_all=True, append_images=rest, duration=1000 // FRAMES_PER_SECOND, loop=0)
     return path

@@ -28,7 +28,8 @@ def draw_states(
         path: the picture to write, its format by its suffix.
     """
     figure = Figure(figsize=(5.2 * len(columns), 1.9 * len(rows) + 0.6), layout="constrained")
-    axes = figure.subplots(len(rows), len(columns), sharex="col", squeeze=False)
+    axes = figure.subplots(len(rows), len(columns), sharex=True, squeeze=False)
+    longest = max(states.shape[1] for by_label in columns.values() for states in by_label.values())
     for column, (title, by_label) in enumerate(columns.items()):
         axes[0, column].set_title(title, fontsize="medium")
         axes[-1, column].set_xlabel("time (s)")
@@ -42,6 +43,7 @@ def draw_states(
                 axis.axhline(target, color="black", linewidth=0.8, linestyle=":")
             for number, (name, states) in enumerate(by_label.items()):
                 _draw_episodes(axis, states[..., index], time_step, f"C{number}", name)
+            axis.set_xlim(0.0, time_step * longest)
     for column in range(len(columns)):
         axes[0, column].legend(frameon=False, fontsize="small", loc="upper right")
     figure.savefig(path, dpi=120)
@@ -62,4 +64,6 @@ def _draw_episodes(axis, values: np.ndarray, time_step: float, color: str, label
             label=label if number == 0 else None,
         )
         if 0 < length < len(episode):
-            axis.plot(time[-1], episode[length - 1], "x", color=color, clip_on=True)
+            axis.plot(
+                time[-1], np.clip(episode[length - 1], *axis.get_ylim()), "x", color=color, clip_on=False
+            )

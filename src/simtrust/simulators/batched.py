@@ -24,6 +24,7 @@ from simtrust.simulators.actuation import Actuation, noise_generator
 from simtrust.simulators.model_edits import shifted_model
 from simtrust.simulators.shifts import Shift
 
+INSTANCES_PER_THREAD = 16
 _DIVERGED = [
     int(warning)
     for warning in (
@@ -86,7 +87,7 @@ class BatchedTask(VectorEnv):
     Args:
         name: what errors call the task.
         model: unshifted; not modified.
-        num_envs: S; instances are stepped on up to as many threads as there are CPUs.
+        num_envs: S; many are stepped on as many threads as there are CPUs.
         substeps: physics steps of one control step.
         shifts: applied to all instances, in order.
         max_episode_steps: an episode is truncated, not terminated, after so many steps.
@@ -116,7 +117,8 @@ class BatchedTask(VectorEnv):
         self.model = shifted_model(model, shifts, name)
         self.time_step: float = self.model.opt.timestep * substeps
         """Seconds of one control step."""
-        threads = min(num_envs, os.cpu_count() or 1)
+        # Threads wait for one another at every step, which costs more than it saves with few instances.
+        threads = max(1, min(num_envs // INSTANCES_PER_THREAD, os.cpu_count() or 1))
         self.batch = Batch(self.model, num_envs, threads, persistent=persistent)
         self._control = self.batch.bind("ctrl")
         self._position = self.batch.bind("qpos")
