@@ -3,6 +3,7 @@
     import simtrust
 
     dataset = simtrust.load_dataset("log.hdf5")
+    report = simtrust.measure_gap(dataset, "HalfCheetah-v5", shifts=["gravity=2"])
     result = simtrust.train("trust", real="log.hdf5", sim="HalfCheetah-v5", shifts=["gravity=2"])
     policy = simtrust.Policy(result.directory)
     seeds, where, episodes = simtrust.evaluate(result.directory, episodes=20)
@@ -25,6 +26,8 @@ _HOME = {
     "Recipe": "simtrust.algorithms.recipes",
     "RECIPES": "simtrust.algorithms.recipes",
     "train": "simtrust.api",
+    "measure_gap": "simtrust.measuring",
+    "GapReport": "simtrust.gap.measure",
     "resume": "simtrust.training.loop",
     "evaluate": "simtrust.training.policy",
     "Policy": "simtrust.training.policy",
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from simtrust.api import train
     from simtrust.data import Dataset, load_dataset, save_dataset
     from simtrust.errors import SimtrustError
+    from simtrust.gap.measure import GapReport
+    from simtrust.measuring import measure_gap
     from simtrust.simulators import make_simulator, parse_shifts
     from simtrust.simulators.human_operator import generate_wheel_legged_log
     from simtrust.training.loop import RunResult, resume
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RECIPES",
     "Dataset",
+    "GapReport",
     "Policy",
     "Recipe",
     "RunResult",
@@ -53,6 +59,7 @@ __all__ = [
     "generate_wheel_legged_log",
     "load_dataset",
     "make_simulator",
+    "measure_gap",
     "parse_shifts",
     "resume",
     "save_dataset",

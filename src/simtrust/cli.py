@@ -1,10 +1,11 @@
-"""The command line: ``simtrust generate | train | resume | evaluate``.
+"""The command line: ``simtrust generate | gap | train | resume | evaluate | paper``.
 
 Nothing heavy is imported before a command runs, so that help is instant.
 """
 
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,6 +27,10 @@ DESCRIPTION = """Find out where a simulator can be trusted, and train with it al
 A log to begin with, of a wheel-legged robot:
 
     simtrust generate wheel-legged standing-still
+
+Where can the simulator be trusted:
+
+    simtrust gap --real log.hdf5 --sim HalfCheetah-v5 --shift gravity=2
 
 A first run:
 
@@ -89,6 +94,39 @@ def generate(
         log=shlex.quote(dataset.source), simulator=TASKS[task].name, beta=beta, steps=steps
     )
     _show_log(dataset, picture, command)
+
+
+def gap(
+    real: str,
+    sim: str,
+    shift: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    out: str | None = None,
+    dones_mean: Literal["terminated", "timeout"] | None = None,
+    seed: int = 0,
+) -> None:
+    """Show where a simulator can be trusted: its dynamics gap to a log of the real machine.
+
+    Trains no policy. Writes gap.json and pictures into the folder, and says the verdict. A simulator that
+    can be put into a logged state (the built-in ones, and environments with a method set_observation) is
+    replayed; any other is compared with a model of reality fitted to the log.
+
+    Args:
+        real: The log of real transitions: D4RL HDF5 or npz.
+        sim: The simulator: a built-in name, any Gymnasium id, or module:factory.
+        shift: What is wrong with a built-in simulator, as KIND=VALUE; repeat for several.
+        out: The folder of the report. Default: runs/gap-DATE-TIME.
+        dones_mean: What a log's bare dones mean, if it has neither terminals nor timeouts.
+        seed: Of everything random.
+    """
+    from simtrust.measuring import measure_gap
+    from simtrust.reports.gap_summary import to_text
+
+    folder = out or f"runs/gap-{time.strftime('%Y%m%d-%H%M%S')}"
+    command = shlex.join(["simtrust", *sys.argv[1:]])
+    report = measure_gap(
+        real, sim, shifts=shift, out=folder, dones_mean=dones_mean, seed=seed, command=command
+    )
+    Console().print(Text(f"{to_text(report)}\nReport: {folder}"), soft_wrap=True)
 
 
 def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
@@ -168,7 +206,14 @@ def paper(
     figure2(Path(out or f"runs/{study}"), seeds=seeds, episodes=episodes, **given)
 
 
-COMMANDS = {"generate": generate, "train": train, "resume": resume, "evaluate": evaluate, "paper": paper}
+COMMANDS = {
+    "generate": generate,
+    "gap": gap,
+    "train": train,
+    "resume": resume,
+    "evaluate": evaluate,
+    "paper": paper,
+}
 
 
 def main() -> None:

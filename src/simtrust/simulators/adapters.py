@@ -32,7 +32,9 @@ def make_simulator(
 
     Args:
         name: a built-in task (``HalfCheetah-v5``, ``walker2d``, ...), a Gymnasium id, or
-            ``module:factory`` where ``factory()`` returns a new ``gymnasium.Env``.
+            ``module:factory`` where ``factory()`` returns a new ``gymnasium.Env``. If its class has a
+            method ``set_observation(observation)`` that puts it into the state which an observation
+            ``[O]`` tells, logs can be replayed in it; it is called right after ``reset()``.
         num_envs: S.
         shifts: what makes the simulator imperfect; built-in tasks only.
         max_episode_steps: truncate episodes there; None: the task's own limit, if it has one.
@@ -72,7 +74,7 @@ def _make_built_in(
 ) -> GuardedSimulator:
     task = built_in.make(num_envs, shifts, max_episode_steps)
     title = f"{built_in.name} ({', '.join(map(str, shifts))})" if shifts else built_in.name
-    return GuardedSimulator(task, title)
+    return GuardedSimulator(task, title, built_in.state_of)
 
 
 def _make_synchronous(name: str, num_envs: int, max_episode_steps: int | None) -> GuardedSimulator:

@@ -2,13 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, get_args
+
+import numpy as np
 
 from simtrust.simulators.batched import BatchedTask
 from simtrust.simulators.shifts import Shift
-from simtrust.simulators.task_specs import TASKS, TaskSpec
+from simtrust.simulators.task_specs import TASKS, States, TaskSpec
 from simtrust.simulators.tasks import MAX_EPISODE_STEPS, MujocoTask
-from simtrust.simulators.wheel_legged import BALANCING_TASKS, BalancingTask, Fidelity, WheelLegged
+from simtrust.simulators.wheel_legged import (
+    ACTION_NAMES,
+    BALANCING_TASKS,
+    BalancingTask,
+    Fidelity,
+    WheelLegged,
+    robot_shifts,
+)
 
 
 class BuiltIn(NamedTuple):
@@ -19,6 +28,19 @@ class BuiltIn(NamedTuple):
     """Called with S, shifts, and max_episode_steps or None."""
     real: str
     """The name of the real machine that it simulates; its own, if that is itself without shifts."""
+    state_of: Callable[[np.ndarray], States]
+    """The states behind observations ``[N, O]``."""
+    observation_names: tuple[str, ...]
+    """With units, in the order of an observation: ``"front thigh angle (rad)"``."""
+    action_names: tuple[str, ...]
+    """With units, in the order of an action."""
+    ideal: str
+    """The name of the same simulator without any shifts of its own; its own, if it has none."""
+    fidelity: Fidelity = "simulator"
+
+    def all_shifts(self, shifts: Sequence[Shift] = ()) -> tuple[Shift, ...]:
+        """Its own shifts and those given: with these, `ideal` is this simulator."""
+        return robot_shifts(self.fidelity, shifts)
 
 
 def _locomotion(
@@ -40,19 +62,41 @@ def _balancing(
     )
 
 
-def _twins(task: BalancingTask) -> tuple[BuiltIn, BuiltIn]:
+def _from_spec(spec: TaskSpec) -> BuiltIn:
+    return BuiltIn(
+        name=spec.name,
+        make=partial(_locomotion, spec),
+        real=spec.name,
+        state_of=spec.state_of,
+        observation_names=spec.observation_names,
+        action_names=spec.action_names,
+        ideal=spec.name,
+    )
+
+
+def _twin(task: BalancingTask, fidelity: Fidelity) -> BuiltIn:
     real = task.name.replace("-v0", "Real-v0")
-    return (
-        BuiltIn(task.name, partial(_balancing, task, "simulator"), real),
-        BuiltIn(real, partial(_balancing, task, "real"), real),
+    return BuiltIn(
+        name=real if fidelity == "real" else task.name,
+        make=partial(_balancing, task, fidelity),
+        real=real,
+        state_of=task.state_of,
+        observation_names=task.observation_names,
+        action_names=ACTION_NAMES,
+        ideal=task.name,
+        fidelity=fidelity,
     )
 
 
 BUILT_IN = {
     built_in.name: built_in
     for built_in in (
-        *(BuiltIn(spec.name, partial(_locomotion, spec), spec.name) for spec in TASKS.values()),
-        *(twin for task in BALANCING_TASKS.values() for twin in _twins(task)),
+        *map(_from_spec, TASKS.values()),
+        *(
+            _twin(task, fidelity)
+            for task in BALANCING_TASKS.values()
+            for fidelity in get_args(Fidelity)[::-1]
+        ),
     )
 }
 

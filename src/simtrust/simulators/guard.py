@@ -7,10 +7,15 @@ from typing import Any, NoReturn
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 
 from simtrust.errors import SimulatorError
 from simtrust.simulators.batched import BatchedTask
+from simtrust.simulators.task_specs import States
+
+
+class StateNotSettable(SimulatorError):
+    """The simulator cannot be put into a logged state; estimate its gap by other means than replay."""
 
 
 def describe_error(error: Exception) -> str:
@@ -65,6 +70,16 @@ class CheckedInstance(gymnasium.Wrapper):
             if not isinstance(value, bool | np.bool_):
                 self._fail(action, f"{flag} must be a bool, got {value!r}")
         return observation, float(reward), bool(terminated), bool(truncated), info
+
+    @property
+    def offers_set_observation(self) -> bool:
+        """Whether the environment's own class has a method ``set_observation``."""
+        return callable(getattr(self.unwrapped, "set_observation", None))
+
+    def set_observation(self, observation: np.ndarray) -> None:
+        """Put the environment, just reset, into the state that an observation ``[O]`` tells."""
+        environment: Any = self.unwrapped
+        self._call(None, environment.set_observation, observation)
 
     def _call(self, action: np.ndarray | None, function: Callable, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -122,11 +137,15 @@ class GuardedSimulator(VectorWrapper):
     Args:
         env: a vector environment in `AutoresetMode.DISABLED`.
         name: what errors and ``str()`` call it.
+        state_of: the states behind observations ``[S, O]``; only of use for a built-in task.
     """
 
-    def __init__(self, env: VectorEnv, name: str) -> None:
+    def __init__(
+        self, env: VectorEnv, name: str, state_of: Callable[[np.ndarray], States] | None = None
+    ) -> None:
         super().__init__(env)
         self.name = name
+        self._state_of = state_of
         self._action_shape = self.action_space.shape
         self._observation_shape = self.observation_space.shape
         self._steps = np.zeros(env.num_envs, np.int64)
@@ -201,6 +220,59 @@ class GuardedSimulator(VectorWrapper):
         self._steps[:] = 0
         self._must_reset[:] = False
         return observation
+
+    def set_observations(self, observations: np.ndarray) -> np.ndarray:
+        """Start an episode of every instance in the state that its observation ``[S, O]`` tells.
+
+        A built-in simulator knows how; any other environment is reset and then told by its own
+        method ``set_observation(observation)``.
+
+        Returns:
+            ``[S]`` bool; False where the observation does not determine the state, and the instance
+            starts in one of those it could be.
+
+        Raises:
+            StateNotSettable: the environment has no such method.
+            SimulatorError: it raised, or a shape is wrong.
+        """
+        self.check_settable()
+        if np.shape(observations) != self._observation_shape:
+            raise SimulatorError(
+                f"{self.name}: observations to set must be of shape {self._observation_shape}, got "
+                f"{np.shape(observations)}"
+            )
+        if self._state_of is not None:
+            position, velocity, determined = self._state_of(observations)
+            self.set_state(position, velocity)
+            return determined
+        self.reset()
+        own = np.array(observations, self.single_observation_space.dtype)
+        for instance, observation in zip(self._settable_instances(), own, strict=True):
+            self._call(None, instance.set_observation, observation)
+        return np.ones(self.num_envs, bool)
+
+    def check_settable(self) -> None:
+        """Raise `StateNotSettable` if `set_observations` cannot work, before anything is set."""
+        if self._state_of is None and not self._settable_instances():
+            raise StateNotSettable(
+                f"{self.name} cannot be put into a logged state. Remedy: give the environment's class a "
+                "method set_observation(observation) that puts it into the state which an observation tells"
+            )
+
+    def _settable_instances(self) -> list[CheckedInstance]:
+        instances = self.env.envs if isinstance(self.env, SyncVectorEnv) else ()
+        checked = [instance for instance in instances if isinstance(instance, CheckedInstance)]
+        return checked if all(instance.offers_set_observation for instance in checked) else []
+
+    def go_on(self) -> bool:
+        """Let finished instances be stepped on where that has a meaning; whether all can be stepped now.
+
+        The physics of a built-in simulator know no end of an episode; of another environment nobody
+        knows what a step after the end would do.
+        """
+        if isinstance(self.env, BatchedTask):
+            self._must_reset[:] = False
+        return not self._must_reset.any()
 
     def _with_settable_state(self) -> BatchedTask:
         if not isinstance(self.env, BatchedTask):

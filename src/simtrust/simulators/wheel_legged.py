@@ -16,16 +16,20 @@ import numpy as np
 from simtrust.errors import ConfigError
 from simtrust.simulators.batched import BatchedTask, load_model_file
 from simtrust.simulators.shifts import Shift
+from simtrust.simulators.task_specs import States
 
 MODEL_FILE = Path(__file__).with_name("wheel_legged.xml")
 WHEEL_RADIUS = 0.1  # m
 SUBSTEPS = 5  # of 1 ms: 200 Hz control
+SETTLED_HEIGHT = -4.2e-4
+"""Metres by which the axle sinks until the floor carries the robot; from 0 it would drop in every step."""
 FALLEN_TILT = 0.5
 """Radians. At full torque the twin comes back from about this tilt, the idealised robot from up to 0.7."""
 
 STATE_NAMES = ("tilt", "tilt_velocity", "position", "velocity")
 """θ (rad, forward), θ̇ (rad/s), x (m, of the axle), ẋ (m/s)."""
 STATE_UNITS = ("rad", "rad/s", "m", "m/s")
+ACTION_NAMES = ("torque of both motors (N m)",)
 
 REAL_ROBOT = (
     Shift("mass", 1.08),
@@ -50,6 +54,12 @@ FLOOR_WAVELENGTH = 0.7
 Fidelity = Literal["real", "simulator"]
 
 
+def _rolling(x: np.ndarray | float, z: float, tilt: np.ndarray | float) -> np.ndarray:
+    """Positions ``[..., nq]``, or of their rates the velocities, on wheels that roll without slipping."""
+    x, tilt = np.asarray(x, np.float64), np.asarray(tilt, np.float64)
+    return np.stack([x, np.full_like(x, z), tilt, x / WHEEL_RADIUS - tilt], axis=-1)
+
+
 @dataclass(frozen=True)
 class BalancingTask:
     """What is asked of the robot: ``reward = base − Σ_k weight_k·(s_k − target_k)² − τ²``.
@@ -69,6 +79,27 @@ class BalancingTask:
         """Rewards ``[S]`` of states ``[S, 4]`` and torques ``[S]``."""
         errors = np.square(state - np.asarray(self.targets)) @ np.asarray(self.weights)
         return self.base - errors - np.square(torque)
+
+    def state_of(self, observations: np.ndarray) -> States:
+        """The states behind observations ``[N, O]``: of a robot on the floor, rolling without slipping.
+
+        An unobserved position is 0. Sensor noise in the observations is taken for the truth.
+        """
+        state = np.zeros((len(observations), len(STATE_NAMES)))
+        state[:, [STATE_NAMES.index(name) for name in self.observed]] = observations
+        tilt, tilt_velocity, x, velocity = state.T
+        return States(
+            _rolling(x, SETTLED_HEIGHT, tilt),
+            _rolling(velocity, 0.0, tilt_velocity),
+            np.ones(len(observations), bool),
+        )
+
+    @property
+    def observation_names(self) -> tuple[str, ...]:
+        """Names with units of what is observed, in order."""
+        units = [STATE_UNITS[STATE_NAMES.index(name)] for name in self.observed]
+        names = [name.replace("_", " ") for name in self.observed]
+        return tuple(f"{name} ({unit})" for name, unit in zip(names, units, strict=True))
 
 
 STANDING_STILL = BalancingTask(
@@ -167,9 +198,8 @@ class WheelLegged(BatchedTask):
 
     def _draw_start(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         tilt, tilt_velocity, x, velocity = generator.uniform(-START_SPREAD, START_SPREAD)
-        # Rolling without slipping, on wheels that touch the floor.
-        position = np.array([x, 0.0, tilt, x / WHEEL_RADIUS - tilt])
-        return position, np.array([velocity, 0.0, tilt_velocity, velocity / WHEEL_RADIUS - tilt_velocity])
+        # On wheels that just touch the floor.
+        return _rolling(x, 0.0, tilt), _rolling(velocity, 0.0, tilt_velocity)
 
     def _begin_episodes(self, chosen: np.ndarray) -> None:
         if self._unevenness:

@@ -1,0 +1,264 @@
+"""Where a simulator deviates from the log, by how much, and what it looks like: all in one call."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from simtrust.data import Dataset
+from simtrust.gap.actuator_error import ActuatorError, actuator_error
+from simtrust.gap.black_box import model_gap, probe_rollouts
+from simtrust.gap.corrections import Correction, fit_corrections
+from simtrust.gap.dynamics_model import GAP_REPORT_OPTIONS, fit_dynamics_model
+from simtrust.gap.regions import Region, find_regions
+from simtrust.gap.replay_probe import Drift, GapErrors, Summary, drift, replay, step_errors, summarise
+from simtrust.simulators import Shift, make_simulator
+from simtrust.simulators.built_in import find_built_in
+from simtrust.simulators.guard import StateNotSettable
+from simtrust.types import Transitions
+
+TRUSTED = 0.1
+"""A row is trusted if the simulator's one-step error is below this share of the logged change's deviation."""
+NOTICED = 0.01
+"""Below this share on average, replay says that there is no gap: float32 logs alone give 1e-5 or so."""
+MODEL_ALARM = 2.0
+"""The model estimator says that there is a gap from this multiple of its own error on held-out rows on."""
+REGION_ROWS, EXPLAINED_ROWS = 50_000, 2_000
+PROBE_ROWS, PROBE_INSTANCES = 8_000, 16
+DRIFT_HORIZON = 50
+LEAST_EPISODES = 10
+"""With fewer, an interval over episodes says little."""
+GOOD_MODEL = 0.9
+"""Held-out R² from which on the model estimator is worth something."""
+
+Stage = Callable[[str], Any]
+"""Called with what is being done, as it begins."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayEstimate:
+    """What replay found, the log's rows being the simulator's start states."""
+
+    errors: GapErrors
+    summary: Summary
+    drift: Drift | None
+    """None where no episode is long enough."""
+    corrections: tuple[Correction, ...]
+    """Of built-in simulators, if there is a gap."""
+    actuators: ActuatorError | None
+    """If there is a gap."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelEstimate:
+    """What the ensemble fitted to the log says of the simulator's own rollouts."""
+
+    r_squared: np.ndarray  # [O] on held-out rows of the log
+    r_squared_overall: float
+    simulated: Transitions[np.ndarray]  # [N] rows of the simulator's own rollouts
+    gap: np.ndarray  # [N] distance from the ensemble's mean, in standard deviations of the logged change
+    known: np.ndarray  # [N] bool: where the ensemble's members agree as they do on the log
+    floor: float
+    """The median of the same distance on held-out rows of the log: the model's own error."""
+
+    @property
+    def ratio(self) -> float:
+        """Median gap over the known rows, in units of the floor; NaN if none is known."""
+        return float(np.median(self.gap[self.known])) / self.floor if self.known.any() else np.nan
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What it comes to."""
+
+    gap_found: bool
+    trusted_fraction: float
+    """Share of the log's states and actions in which the simulator can be trusted; NaN if unknown."""
+    worst_dimension: str | None
+    best_explanation: str | None
+    confidence: str
+    """``high``, ``medium`` or ``low``."""
+    reason: str
+    """What the confidence rests on."""
+
+
+@dataclass(frozen=True, eq=False)
+class GapReport:
+    """The gap between a log and a simulator."""
+
+    dataset: Dataset
+    simulator: str
+    shifts: tuple[Shift, ...]
+    observation_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    replay: ReplayEstimate | None
+    """None if the simulator cannot be put into a logged state."""
+    replay_refused: str | None
+    """Why not."""
+    model: ModelEstimate
+    regions: tuple[Region, ...]
+    """Of replay's gap over the log, or else of the model's over the simulator's known rows."""
+    verdict: Verdict
+
+
+def measure_gap(
+    dataset: Dataset,
+    simulator: str,
+    *,
+    shifts: Sequence[Shift] = (),
+    seed: int = 0,
+    stage: Stage = lambda _: None,
+) -> GapReport:
+    """Measure the dynamics gap between a log and a simulator, without training any policy.
+
+    Replay (where the simulator can be put into a logged state) and a model of reality fitted to the log,
+    side by side; then the regions in which the gap differs, and what it looks like.
+
+    Args:
+        dataset: the log of the real machine.
+        simulator: by name, as `make_simulator` takes it.
+        shifts: of a built-in simulator.
+        seed: of the model, the probe rollouts and the drift's starts.
+        stage: told what is being done.
+
+    Raises:
+        DataError, SimulatorError, ShiftError, ConfigError: as `replay` and `make_simulator`.
+    """
+    names = dimension_names(dataset, simulator)
+    replayed, refused = None, None
+    try:
+        replayed = _replay(dataset, simulator, shifts, seed, stage)
+    except StateNotSettable as error:
+        refused = str(error)
+    stage("fitting a model of reality to the log")
+    model = _model(dataset, simulator, shifts, seed, stage)
+    stage("looking for regions")
+    regions = _regions(dataset, replayed, model, names)
+    verdict = _verdict(replayed, model, names[0])
+    return GapReport(dataset, simulator, tuple(shifts), *names, replayed, refused, model, regions, verdict)
+
+
+def dimension_names(dataset: Dataset, simulator: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the observation's and the action's dimensions; numbers where nobody named them."""
+    built_in = find_built_in(simulator)
+    if built_in is not None:
+        return built_in.observation_names, built_in.action_names
+    sizes = (dataset.observation_size, dataset.action_size)
+    first, second = (
+        tuple(f"{kind} {index}" for index in range(size))
+        for kind, size in zip(("observation", "action"), sizes, strict=True)
+    )
+    return first, second
+
+
+def _replay(
+    dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: int, stage: Stage
+) -> ReplayEstimate:
+    stage("replaying the log")
+    errors = step_errors(dataset, replay(dataset, simulator, shifts=shifts, seed=seed))
+    stage("drifting from logged states")
+    longest = int(dataset.episode_lengths.max())
+    drifted = None
+    if longest > 1:
+        horizon = min(DRIFT_HORIZON, longest)
+        drifted = drift(dataset, simulator, shifts=shifts, horizon=horizon, seed=seed)
+    summary = summarise(errors, seed=seed)
+    corrections: tuple[Correction, ...] = ()
+    actuators = None
+    if float(summary.gap.mean) > NOTICED:
+        if find_built_in(simulator) is not None:
+            tell = lambda kind: stage(f"what it looks like: {kind}")  # noqa: E731
+            corrections = fit_corrections(
+                dataset, simulator, shifts=shifts, rows=EXPLAINED_ROWS, progress=tell
+            )
+        stage("what it looks like: actuators")
+        actuators = actuator_error(dataset, simulator, shifts=shifts, rows=EXPLAINED_ROWS)
+    return ReplayEstimate(errors, summary, drifted, corrections, actuators)
+
+
+def _model(
+    dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: int, stage: Stage
+) -> ModelEstimate:
+    rows = dataset.transitions
+    fitted = fit_dynamics_model(
+        rows, dataset.episode_end, key=jax.random.key(seed), options=GAP_REPORT_OPTIONS
+    )
+    stage("probing the simulator's own rollouts")
+    instances = make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)
+    simulated = probe_rollouts(instances, dataset, rows=PROBE_ROWS, seed=seed)
+    instances.close()
+    held_out = Transitions(*(np.asarray(field)[fitted.held_out] for field in rows))
+    found = model_gap(fitted.model, simulated, held_out)
+    floor = float(np.median(model_gap(fitted.model, held_out, held_out).gap))
+    return ModelEstimate(fitted.r_squared, fitted.r_squared_overall, simulated, found.gap, found.known, floor)
+
+
+def _regions(
+    dataset: Dataset,
+    replayed: ReplayEstimate | None,
+    model: ModelEstimate,
+    names: tuple[tuple[str, ...], tuple[str, ...]],
+) -> tuple[Region, ...]:
+    if replayed is not None:
+        usable = np.flatnonzero(~np.isnan(replayed.errors.gap))
+        usable = usable[:: max(1, len(usable) // REGION_ROWS)]
+        rows, gap = replayed.errors.rows[usable], replayed.errors.gap[usable]
+        source = dataset.transitions
+    else:
+        rows, gap, source = np.flatnonzero(model.known), model.gap[model.known], model.simulated
+        if not len(rows):
+            return ()
+    features = np.concatenate([np.asarray(source.observation)[rows], np.asarray(source.action)[rows]], axis=1)
+    return find_regions(features, gap, [*names[0], *names[1]])
+
+
+def _verdict(
+    replayed: ReplayEstimate | None, model: ModelEstimate, observation_names: tuple[str, ...]
+) -> Verdict:
+    if replayed is None:
+        return _verdict_by_model(model)
+    summary, gap = replayed.summary, replayed.errors.gap
+    found = float(summary.gap.mean) > NOTICED
+    usable = gap[~np.isnan(gap)]
+    normalised = summary.normalised.mean
+    enough = summary.episodes >= LEAST_EPISODES
+    return Verdict(
+        gap_found=found,
+        trusted_fraction=float((usable <= TRUSTED).mean()),
+        worst_dimension=observation_names[int(np.nanargmax(normalised))] if found else None,
+        best_explanation=_explanation(replayed),
+        confidence="high" if enough else "medium",
+        reason=f"replay of {summary.rows:,} rows of {summary.episodes:,} episodes",
+    )
+
+
+def _explanation(replayed: ReplayEstimate) -> str | None:
+    """The best correction, or the motors if they explain more; None if nothing explains a fifth."""
+    actuators = replayed.actuators
+    if actuators is None:
+        return None
+    best = max(replayed.corrections, key=lambda c: c.explained, default=None)
+    if best is not None and best.explained >= max(0.2, actuators.explained - 0.1):
+        return str(best)
+    if actuators.explained >= 0.5:
+        kind = "noise in the actions" if actuators.systematic < 0.3 else "a systematic error of the actuators"
+        return f"{kind} explains {actuators.explained:.0%}"
+    return None
+
+
+def _verdict_by_model(model: ModelEstimate) -> Verdict:
+    known = model.gap[model.known]
+    good = model.r_squared_overall >= GOOD_MODEL and len(known) > 0
+    return Verdict(
+        gap_found=bool(model.ratio > MODEL_ALARM),
+        trusted_fraction=float((known <= max(TRUSTED, model.floor)).mean()) if len(known) else np.nan,
+        worst_dimension=None,
+        best_explanation=None,
+        confidence="medium" if good else "low",
+        reason=(
+            f"a model of reality with held-out R² {model.r_squared_overall:.3f}, which knows "
+            f"{model.known.mean():.0%} of {len(model.known):,} rows of the simulator's own rollouts"
+        ),
+    )

@@ -1,0 +1,132 @@
+"""A gap report in words and as JSON."""
+
+import math
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from simtrust.gap.measure import GapReport
+from simtrust.training.metrics import plain
+
+FORMAT = 1
+
+
+def to_json(report: GapReport, command: str) -> dict[str, Any]:
+    """``gap.json``: the verdict, a block an estimator, the regions, and what it was made from."""
+    replayed, model = report.replay, report.model
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "verdict": vars(report.verdict),
+        "log": {
+            "source": report.dataset.source,
+            "sha256": report.dataset.sha256,
+            "rows": len(report.dataset),
+            "episodes": report.dataset.episode_count,
+        },
+        "simulator": {"name": report.simulator, "shifts": [str(shift) for shift in report.shifts]},
+        "replay": None,
+        "replay_refused": report.replay_refused,
+        "model": {
+            "held_out_r_squared": dict(zip(report.observation_names, model.r_squared, strict=True)),
+            "held_out_r_squared_overall": model.r_squared_overall,
+            "median_gap": float(np.median(model.gap[model.known])) if model.known.any() else None,
+            "median_error_on_held_out_rows": model.floor,
+            "ratio": model.ratio,
+            "known_share": float(model.known.mean()),
+            "rows": len(model.known),
+        },
+        "regions": [
+            {
+                "bounds": {name: list(bound) for name, bound in region.bounds.items()},
+                "share": region.share,
+                "gap": region.gap,
+                "ratio_to_median": region.ratio,
+            }
+            for region in report.regions
+        ],
+        "command": command,
+        "versions": {name: version(name) for name in ("simtrust", "jax", "mujoco", "gymnasium", "numpy")},
+    }
+    if replayed is not None:
+        summary, actuators = replayed.summary, replayed.actuators
+        content["replay"] = {
+            "gap": _interval(summary.gap, ...),
+            "rows": summary.rows,
+            "episodes": summary.episodes,
+            "dimensions": {
+                name: {
+                    "absolute_error": _interval(summary.absolute, index),
+                    "bias": _interval(summary.bias, index),
+                    "normalised_error": _interval(summary.normalised, index),
+                }
+                for index, name in enumerate(report.observation_names)
+            },
+            "drift": None if replayed.drift is None else plain(replayed.drift.error.mean),
+            "corrections": [correction._asdict() for correction in replayed.corrections],
+            "actuators": None
+            if actuators is None
+            else {
+                "explained": actuators.explained,
+                "systematic": actuators.systematic,
+                "spread": dict(zip(report.action_names, actuators.spread, strict=True)),
+            },
+        }
+    return _finite(content)
+
+
+def _interval(intervals, index) -> dict[str, float]:
+    return {part: float(np.asarray(getattr(intervals, part))[index]) for part in ("mean", "low", "high")}
+
+
+def _finite(value: Any) -> Any:
+    """The same with numbers as JSON has them; what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_finite(inner) for inner in value]
+    return plain(value)
+
+
+def to_text(report: GapReport) -> str:
+    """The report in a few sentences, for a terminal."""
+    verdict, replayed, model = report.verdict, report.replay, report.model
+    shifts = f" ({', '.join(map(str, report.shifts))})" if report.shifts else ""
+    lines = [
+        f"{report.simulator}{shifts} against {report.dataset.source}: "
+        + ("there is a dynamics gap." if verdict.gap_found else "no dynamics gap found."),
+        f"Confidence: {verdict.confidence}, from {verdict.reason}.",
+    ]
+    if not math.isnan(verdict.trusted_fraction):
+        where = "the log's rows" if replayed is not None else "the simulated rows that the log tells of"
+        lines.append(
+            f"To be trusted, with an error of at most a tenth of the change: {verdict.trusted_fraction:.0%} "
+            f"of {where}."
+        )
+    if replayed is None:
+        lines.append(f"No replay: {report.replay_refused}")
+    else:
+        gap = replayed.summary.gap
+        lines.append(
+            f"One-step error, in standard deviations of the logged change: {float(gap.mean):.3g} "
+            f"({float(gap.low):.3g} to {float(gap.high):.3g})."
+        )
+        worst = np.argsort(-np.nan_to_num(replayed.summary.normalised.mean, nan=-1.0))[:3]
+        lines.append(
+            "Worst dimensions: " + ", ".join(_dimension(report, int(index)) for index in worst) + "."
+        )
+        if verdict.gap_found:
+            lines.append(f"It looks like: {verdict.best_explanation or 'none of the corrections tried'}.")
+    lines.append(
+        f"By a model of reality (held-out R² {model.r_squared_overall:.3f}), the simulator's own rollouts "
+        f"are {model.ratio:.1f}× as far from it as held-out rows of the log."
+    )
+    if verdict.gap_found and len(report.regions) > 1:
+        lines += ["Where:", *(f"  {region}" for region in report.regions)]
+    return "\n".join(lines)
+
+
+def _dimension(report: GapReport, index: int) -> str:
+    assert report.replay is not None
+    error = report.replay.summary.normalised.mean[index]
+    return f"{report.observation_names[index]} {error:.2g}"

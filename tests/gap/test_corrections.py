@@ -1,0 +1,49 @@
+"""The correction that was left out is the one that is found."""
+
+import numpy as np
+import pytest
+
+from simtrust.gap.actuator_error import actuator_error
+from simtrust.gap.corrections import fit_corrections
+from simtrust.simulators import parse_shifts
+
+
+@pytest.mark.parametrize(
+    ("shift", "kind", "amount"),
+    [("gravity=2", "gravity", 1.0), ("friction=0.3", "friction", 1.0), ("delay=1", "delay", 0.0)],
+)
+def test_undoing_the_shift_explains_the_gap(cheetah, shift, kind, amount):
+    best, *others = fit_corrections(cheetah, "HalfCheetah-v5", shifts=parse_shifts([shift]), rows=200)
+    assert best.kind == kind
+    np.testing.assert_allclose(best.fitted, amount, atol=0.03)
+    assert best.explained > 0.9
+    assert all(other.explained < 0.5 for other in others)
+
+
+def test_what_the_machine_has_and_the_simulator_has_not_is_found(record, tmp_path):
+    real = record(tmp_path / "log.hdf5", "HalfCheetah-v5", ["dead-zone=0.2"])
+    best, *_ = fit_corrections(real, "HalfCheetah-v5", rows=200)
+    assert best.kind == "dead-zone"
+    np.testing.assert_allclose(best.fitted, 0.2, atol=0.02)
+    assert str(best).startswith("dead-zone 0.2 in place of 0 explains ")
+
+
+def test_a_right_simulator_needs_no_correction(cheetah):
+    for correction in fit_corrections(cheetah, "HalfCheetah-v5", rows=100):
+        np.testing.assert_allclose(correction.fitted, correction.present, atol=0.02)
+
+
+def test_actuator_noise_is_told_from_a_systematic_error_and_from_gravity(cheetah, record, tmp_path):
+    noisy, heavy = (
+        actuator_error(cheetah, "HalfCheetah-v5", shifts=parse_shifts([shift]), rows=300)
+        for shift in ("joint-noise=0.05", "gravity=2")
+    )
+    weak = actuator_error(
+        record(tmp_path / "log.hdf5", "StandingStill-v0", ["dead-zone=0.3"]), "StandingStill-v0", rows=300
+    )
+    assert noisy.explained > 0.8
+    assert noisy.systematic < 0.3
+    np.testing.assert_allclose(noisy.spread, 0.05, rtol=0.5)
+    assert weak.explained > 0.8
+    assert weak.systematic > 0.6
+    assert heavy.explained < 0.5

@@ -1,0 +1,130 @@
+"""The report as a whole: what it finds, what it does not, and what it says."""
+
+import json
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+from PIL import Image
+
+import simtrust
+from simtrust.errors import DataError, RunError, ShiftError
+from simtrust.gap import measure
+from simtrust.reports.gap_summary import to_json, to_text
+
+SMALL = replace(measure.GAP_REPORT_OPTIONS, members=2, elites=2, hidden_sizes=(32,), epochs=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Small models and few rows: what is tested here is what becomes of them."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(measure, "GAP_REPORT_OPTIONS", SMALL)
+    patch.setattr(measure, "PROBE_ROWS", 400)
+    patch.setattr(measure, "EXPLAINED_ROWS", 120)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def shifted(cheetah, tmp_path_factory):
+    out = tmp_path_factory.mktemp("gap") / "report"
+    return simtrust.measure_gap(cheetah, "HalfCheetah-v5", shifts=["gravity=2"], out=out, quiet=True), out
+
+
+def test_a_shift_is_found_and_named(shifted):
+    verdict = shifted[0].verdict
+    assert verdict.gap_found
+    assert verdict.worst_dimension in ("z-velocity (m/s)", "torso height (m)")
+    assert verdict.best_explanation.startswith("gravity 1 in place of 2 explains ")
+    assert verdict.confidence == "high"
+    assert verdict.trusted_fraction < 0.5
+
+
+@pytest.mark.parametrize("simulator", ["HalfCheetah-v5", "Hopper-v5", "StandingStill-v0"])
+def test_a_right_simulator_raises_no_alarm(record, tmp_path, simulator):
+    log = record(tmp_path / "log.hdf5", simulator)
+    report = simtrust.measure_gap(log, simulator, quiet=True)
+    assert not report.verdict.gap_found
+    assert report.verdict.trusted_fraction > 0.99
+    assert (report.verdict.worst_dimension, report.verdict.best_explanation) == (None, None)
+    assert "no dynamics gap found" in to_text(report)
+
+
+def test_noise_in_the_actions_is_named(cheetah):
+    report = simtrust.measure_gap(cheetah, "HalfCheetah-v5", shifts=["joint-noise=0.1"], quiet=True)
+    assert report.verdict.best_explanation.startswith("noise in the actions explains ")
+
+
+def test_a_simulator_that_cannot_be_set_is_measured_by_a_model(tmp_path):
+    env = gymnasium.make("Pendulum-v1")
+    generator, rows = np.random.default_rng(0), 600
+    columns = {key: [] for key in ("observations", "actions", "rewards", "next_observations")}
+    observation, _ = env.reset(seed=0)
+    for row in range(rows):
+        action = generator.uniform(-2, 2, 1).astype(np.float32)
+        following, reward, _, _, _ = env.step(action)
+        for column, value in zip(columns.values(), (observation, action, reward, following), strict=True):
+            column.append(np.array(value, np.float32))
+        observation = env.reset()[0] if (row + 1) % 200 == 0 else following
+    env.close()
+    ends = np.arange(1, rows + 1) % 200 == 0
+    log = {key: np.stack(value) for key, value in columns.items()}
+    path = simtrust.save_dataset(
+        tmp_path / "log.hdf5", log | {"terminals": np.zeros(rows, bool), "timeouts": ends}
+    )
+    report = simtrust.measure_gap(path, "Pendulum-v1", out=tmp_path / "out", quiet=True)
+    assert report.replay is None
+    assert "Pendulum-v1" in report.replay_refused
+    assert report.observation_names == ("observation 0", "observation 1", "observation 2")
+    assert report.verdict.confidence in ("medium", "low")
+    assert "held-out R²" in report.verdict.reason
+    assert report.replay_refused in to_text(report)
+    assert json.loads((tmp_path / "out" / "gap.json").read_text())["replay"] is None
+
+
+def test_the_file_says_what_the_report_says(shifted):
+    report, out = shifted
+    stored = json.loads((out / "gap.json").read_text())
+    assert stored["verdict"] == vars(report.verdict)
+    assert stored["log"]["sha256"] == report.dataset.sha256
+    assert stored["simulator"] == {"name": "HalfCheetah-v5", "shifts": ["gravity=2.0"]}
+    z_velocity = stored["replay"]["dimensions"]["z-velocity (m/s)"]["bias"]["mean"]
+    index = report.observation_names.index("z-velocity (m/s)")
+    np.testing.assert_allclose(z_velocity, np.nanmean(report.replay.errors.error[:, index]), rtol=1e-6)
+    assert z_velocity < 0
+    assert stored["replay"]["corrections"][0]["kind"] == "gravity"
+    np.testing.assert_allclose(sum(region["share"] for region in stored["regions"]), 1.0)
+    assert "simtrust.measure_gap(" in stored["command"]
+
+
+def test_json_holds_no_number_that_json_does_not_have(shifted):
+    content = to_json(shifted[0], "a command")
+    json.dumps(content, allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["gap-dimensions.png", "gap-drift.png"])
+def test_pictures_are_drawn(shifted, name):
+    with Image.open(shifted[1] / name) as picture:
+        assert len(picture.convert("RGB").getcolors(10**6)) > 5
+
+
+def test_equal_seeds_give_equal_reports(cheetah, shifted):
+    again = simtrust.measure_gap(cheetah, "HalfCheetah-v5", shifts=["gravity=2"], quiet=True)
+    assert to_json(again, "") == to_json(shifted[0], "")
+
+
+def test_nothing_is_overwritten(cheetah, shifted):
+    with pytest.raises(RunError, match="already holds a gap report"):
+        simtrust.measure_gap(cheetah, "HalfCheetah-v5", out=shifted[1], quiet=True)
+
+
+def test_a_log_of_another_machine_is_refused_at_once(cheetah):
+    with pytest.raises(DataError, match="Hopper-v5"):
+        simtrust.measure_gap(cheetah, "Hopper-v5", quiet=True)
+
+
+def test_a_shift_that_changes_nothing_is_refused_at_once(cheetah):
+    with pytest.raises(ShiftError, match="changes nothing"):
+        simtrust.measure_gap(cheetah, "HalfCheetah-v5", shifts=["gravity=1"], quiet=True)
