@@ -82,22 +82,18 @@ def summarise(out: Path, console: Console) -> None:
     from simtrust.paper.robot import CONTROL_SECONDS, STUDIES, load_cell
     from simtrust.simulators.wheel_legged import STATE_NAMES
 
-    title = f"mean of {EPISODES} episodes on the real robot, and what the simulator promised"
-    table = Table(
-        "task", "policy", "seconds upright", "RMS error", "return", "return in simulator", title=title
-    )
+    title = f"On the real robot, {EPISODES} episodes each, and what the simulator promised"
+    table = Table("task", "policy", "upright", "RMS error", "return", "in simulator", title=title)
     for name, study in STUDIES.items():
         unit = "m" if study.error == "position" else "m/s"
-        whole = f"of {study.task.seconds:.0f} s"
+        whole = f"/ {study.task.seconds:.0f} s"
         log = simtrust.load_dataset(out / f"{name}.hdf5")
         # The last episode is cut where the log ends.
         seconds, earned = CONTROL_SECONDS * log.episode_lengths[:-1].mean(), log.episode_returns[:-1].mean()
         observed = log.transitions.observation[:, study.task.observed.index(study.error)]
         target = study.task.targets[STATE_NAMES.index(study.error)]
         error = np.sqrt(np.square(observed - target).mean())
-        table.add_row(
-            name, "operator (the log)", f"{seconds:.1f} {whole}", f"{error:.2f} {unit}", f"{earned:,.0f}"
-        )
+        table.add_row(name, "operator", f"{seconds:.1f} {whole}", f"{error:.2f} {unit}", f"{earned:,.0f}")
         for recipe in RECIPES:
             cell = load_cell(out / name / recipe / "measures.json")
             seconds, error, real, simulated = (
@@ -108,7 +104,7 @@ def summarise(out: Path, console: Console) -> None:
             table.add_row("", recipe, *cells)
     console.print(table)
     console.print(
-        "One training run each, and runs differ widely: docs/results.md has five of each recipe.",
+        "The operator is the log's. One training run each, and runs differ widely: docs/results.md has five.",
         highlight=False,
     )
 

@@ -93,8 +93,7 @@ def to_text(report: GapReport) -> str:
     verdict, replayed, model = report.verdict, report.replay, report.model
     shifts = f" ({', '.join(map(str, report.shifts))})" if report.shifts else ""
     lines = [
-        f"{report.simulator}{shifts} against {report.dataset.source}: "
-        + ("there is a dynamics gap." if verdict.gap_found else "no dynamics gap found."),
+        f"{report.simulator}{shifts} against {report.dataset.source}: {_found(report)}",
         f"Confidence: {verdict.confidence}, from {verdict.reason}.",
     ]
     if not math.isnan(verdict.trusted_fraction):
@@ -124,6 +123,14 @@ def to_text(report: GapReport) -> str:
     if verdict.gap_found and len(report.regions) > 1:
         lines += ["Where:", *(f"  {region}" for region in report.regions)]
     return "\n".join(lines)
+
+
+def _found(report: GapReport) -> str:
+    if report.verdict.gap_found:
+        return "there is a dynamics gap."
+    if report.replay is not None:
+        return "no dynamics gap found."
+    return "no dynamics gap found that the model of reality could tell from its own error."
 
 
 def _dimension(report: GapReport, index: int) -> str:
