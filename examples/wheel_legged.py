@@ -151,11 +151,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     out = parser.parse_args().out
-    began, console = time.monotonic(), Console()
+    mark = out / ".simtrust-demo"
+    if out.exists() and not mark.exists():
+        parser.error(f"{out} exists and is not an earlier demo; choose another --out")
+    began, console = time.monotonic(), Console(markup=False, highlight=False)
     from simtrust.paper.robot import STUDIES, log_of
 
-    # The demo may be run again and again; nothing else is ever deleted.
+    # The demo may be run again and again; only what an earlier one made is deleted.
     shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    mark.touch()
     for study in STUDIES.values():
         log_of(study, out)
     train_all(out, console)

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from simtrust.data import Dataset, check_against_simulator, load_dataset
 from simtrust.data.formats import DonesMean
-from simtrust.errors import RunError
+from simtrust.errors import ConfigError, RunError
 from simtrust.gap import measure
 from simtrust.gap.measure import GapReport
 from simtrust.reports.gap_plots import draw_report
@@ -45,9 +46,13 @@ def measure_gap(
 
     Raises:
         RunError: ``out`` already holds a report, or cannot be made.
-        SimtrustError: something in the log or the simulator cannot be used; before any long work.
+        SimtrustError: something in the log or the simulator cannot be used.
     """
-    folder = None if out is None else _new_folder(Path(out))
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}; it must be 0 or more")
+    folder = None if out is None else Path(out)
+    if folder is not None and (folder / "gap.json").exists():
+        raise RunError(f"{folder} already holds a gap report; choose another --out, or move it away")
     dataset = real if isinstance(real, Dataset) else load_dataset(real, dones_mean=dones_mean)
     kinds = parse_shifts(shifts)
     instance = make_simulator(simulator, num_envs=1, shifts=kinds)
@@ -55,27 +60,33 @@ def measure_gap(
         dataset, instance.single_observation_space, instance.single_action_space, simulator
     )
     instance.close()
+    if folder is not None:
+        _make(folder)
     console = Console(stderr=True, quiet=quiet)
     with console.status("measuring the gap") as status:
 
         def stage(name: str) -> None:
-            status.update(name)
-            if not console.is_terminal:
-                console.print(name, highlight=False)
+            status.update(Text(name))
+            # Elsewhere than on a terminal only a new stage is worth a line, not how far it is.
+            if not console.is_terminal and ": " not in name:
+                console.print(name, highlight=False, markup=False)
 
         report = measure.measure_gap(dataset, simulator, shifts=kinds, seed=seed, stage=stage)
     if folder is not None:
-        made = command or f"simtrust.measure_gap({str(real)!r}, {simulator!r}, shifts={list(shifts)!r})"
+        made = command or (
+            f"simtrust.measure_gap({dataset.source!r}, {simulator!r}, shifts={list(shifts)!r}, seed={seed})"
+        )
         write_atomically(folder / "gap.json", (json.dumps(to_json(report, made), indent=2) + "\n").encode())
-        draw_report(report, folder)
+        try:
+            draw_report(report, folder)
+        except Exception as error:
+            # Hours of measuring must not be lost for a picture.
+            Console(stderr=True).print(Text(f"not all pictures could be drawn: {error}"), soft_wrap=True)
     return report
 
 
-def _new_folder(folder: Path) -> Path:
-    if (folder / "gap.json").exists():
-        raise RunError(f"{folder} already holds a gap report; choose another --out, or move it away")
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder} cannot be made: {error.strerror}; choose another --out") from error
-    return folder

@@ -1,5 +1,7 @@
 """The correction that was left out is the one that is found."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -47,3 +49,24 @@ def test_actuator_noise_is_told_from_a_systematic_error_and_from_gravity(cheetah
     assert weak.explained > 0.8
     assert weak.systematic > 0.6
     assert heavy.explained < 0.5
+
+
+def test_a_twins_own_shifts_are_what_it_has_now(record, tmp_path):
+    log = record(tmp_path / "log.hdf5", "StandingStillReal-v0")
+    present = {c.kind: c.present for c in fit_corrections(log, "StandingStillReal-v0", rows=30)}
+    assert present == {"gravity": 1.0, "friction": 0.6, "delay": 1.0, "dead-zone": 0.3}
+
+
+def test_actions_at_their_bounds_are_moved_inwards(cheetah):
+    action = np.where(np.asarray(cheetah.transitions.action) > -0.4, 1.0, -1.0).astype(np.float32)
+    assert np.median(action) == 1.0
+    saturated = replace(cheetah, transitions=cheetah.transitions._replace(action=action))
+    assert np.isfinite(actuator_error(saturated, "HalfCheetah-v5", rows=50).explained)
+
+
+@pytest.mark.parametrize("rows", [60, 600])
+def test_with_a_delay_no_row_receives_anothers_moved_action(record, tmp_path, rows):
+    log = record(tmp_path / "log.hdf5", "StandingStill-v0")
+    assert (
+        actuator_error(log, "StandingStill-v0", shifts=parse_shifts(["delay=1"]), rows=rows).explained < 1e-6
+    )

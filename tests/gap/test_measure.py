@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import simtrust
-from simtrust.errors import DataError, RunError, ShiftError
+from simtrust.errors import ConfigError, DataError, RunError, ShiftError
 from simtrust.gap import measure
 from simtrust.reports.gap_summary import to_json, to_text
 
@@ -76,11 +76,11 @@ def test_a_simulator_that_cannot_be_set_is_measured_by_a_model(tmp_path):
     )
     report = simtrust.measure_gap(path, "Pendulum-v1", out=tmp_path / "out", quiet=True)
     assert report.replay is None
-    assert "Pendulum-v1" in report.replay_refused
+    assert "Pendulum-v1" in report.missing["replay"]
     assert report.observation_names == ("observation 0", "observation 1", "observation 2")
     assert report.verdict.confidence in ("medium", "low")
     assert "held-out R²" in report.verdict.reason
-    assert report.replay_refused in to_text(report)
+    assert report.missing["replay"] in to_text(report)
     assert json.loads((tmp_path / "out" / "gap.json").read_text())["replay"] is None
 
 
@@ -96,6 +96,7 @@ def test_the_file_says_what_the_report_says(shifted):
     assert z_velocity < 0
     assert stored["replay"]["corrections"][0]["kind"] == "gravity"
     np.testing.assert_allclose(sum(region["share"] for region in stored["regions"]), 1.0)
+    assert stored["missing"] == {}
     assert "simtrust.measure_gap(" in stored["command"]
 
 
@@ -128,3 +129,21 @@ def test_a_log_of_another_machine_is_refused_at_once(cheetah):
 def test_a_shift_that_changes_nothing_is_refused_at_once(cheetah):
     with pytest.raises(ShiftError, match="changes nothing"):
         simtrust.measure_gap(cheetah, "HalfCheetah-v5", shifts=["gravity=1"], quiet=True)
+
+
+def test_a_failing_part_costs_nothing_but_itself(record, tmp_path):
+    log = record(tmp_path / "log.hdf5", "HalfCheetah-v5")
+    few = log.transitions._replace(**{k: np.asarray(v)[:6] for k, v in log.transitions._asdict().items()})
+    short = replace(log, transitions=few, episode_end=np.arange(6) == 5)
+    report = simtrust.measure_gap(short, "HalfCheetah-v5", shifts=["gravity=2"], quiet=True)
+    assert report.verdict.gap_found
+    assert report.model is None
+    assert "too few to fit the dynamics" in report.missing["model"]
+    assert report.missing["model"] in to_text(report)
+    assert "interval unknown: one episode" in to_text(report)
+    assert to_json(report, "")["model"] is None
+
+
+def test_a_negative_seed_is_refused_at_once(cheetah):
+    with pytest.raises(ConfigError, match="--seed is -1"):
+        simtrust.measure_gap(cheetah, "HalfCheetah-v5", seed=-1, quiet=True)

@@ -2,12 +2,13 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from simtrust.errors import ConfigError
+from simtrust.errors import ConfigError, RunError
 from simtrust.paper.figure2 import figure2, load_cells, table
 from simtrust.paper.robot import NETWORKS, RECIPES, STUDIES, Cell, load_cell, save_cell
 from simtrust.simulators import parse_shifts
@@ -81,6 +82,19 @@ def test_a_finished_study_is_not_trained_again(out):
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/*/*.json")} == before
 
 
+@pytest.mark.parametrize(("name", "value"), [("seeds", 3), ("episodes", 5), ("steps", 200)])
+def test_cells_of_other_numbers_are_not_mixed(out, name, value):
+    with pytest.raises(RunError, match=f"--{name} {TINY.get(name, 2)}, not {value}"):
+        run(out, **{name: value})
+
+
+def test_a_run_of_other_settings_is_not_gone_on_with(out, tmp_path):
+    shutil.copytree(out, tmp_path / "copy")
+    (tmp_path / "copy" / "standing-still" / "h2o" / "measures.json").unlink()
+    with pytest.raises(RunError, match=r"begun with hidden_sizes \(8,\), not \(16,\)"):
+        run(tmp_path / "copy", hidden_sizes=(16,))
+
+
 def test_a_stopped_study_goes_on_where_it_was(out):
     measures = out / "standing-still" / "h2o" / "measures.json"
     result = out / "standing-still" / "h2o" / "result.json"
@@ -116,7 +130,7 @@ def test_errors_are_of_the_state_each_task_is_about():
 
 
 def test_a_cells_runs_are_averaged_over_episodes_only(tmp_path):
-    cell = Cell("standing-still", "h2o", (0, 1), {"real return": [[1.0, 3.0], [10.0, 20.0]]})
+    cell = Cell("standing-still", "h2o", (0, 1), 100, {"real return": [[1.0, 3.0], [10.0, 20.0]]})
     assert cell.per_run("real return").tolist() == [2.0, 15.0]
     save_cell(cell, tmp_path / "measures.json")
     assert load_cell(tmp_path / "measures.json") == cell

@@ -263,3 +263,9 @@ def test_unwritable_path_is_named(tmp_path, name, message):
     (tmp_path / "a_file").touch()
     with pytest.raises(DataError, match=f"{name}: {message}"):
         generate_wheel_legged_log(tmp_path / name, "standing-still", rows=1)
+
+
+def test_a_wrong_name_is_told_before_recording(tmp_path):
+    # A recording of so many rows would take hours.
+    with pytest.raises(DataError, match="is not a name for HDF5"):
+        generate_wheel_legged_log(tmp_path / "log.npz", "standing-still", rows=10**8, quiet=True)

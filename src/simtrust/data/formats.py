@@ -246,22 +246,38 @@ def save_dataset(
     ``metadata`` goes into a group of that name, which loading ignores. Raises DataError if the
     extension is not HDF5's or the file cannot be written.
     """
-    file = Path(path)
-    if file.suffix.lower() not in HDF5_SUFFIXES:
-        raise defect(os.fspath(path), "is not a name for HDF5", f"end it in {' or '.join(HDF5_SUFFIXES)}")
+    file = prepare_hdf5(path)
     arrays = columns_from_rows(rows) if isinstance(rows, Dataset) else rows
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         _write_hdf5(partial, arrays, metadata or {})
         partial.replace(file)
     except OSError as error:
-        problem = f"cannot be written ({error})"
-        raise defect(os.fspath(path), problem, "check the folder, its permissions and free space") from error
+        raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):
             partial.unlink()
     return file
+
+
+def prepare_hdf5(path: str | os.PathLike[str]) -> Path:
+    """The file that `save_dataset` will write, its folder made: to be called before long work.
+
+    Raises DataError if the extension is not HDF5's or the folder cannot be made.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in HDF5_SUFFIXES:
+        raise defect(os.fspath(path), "is not a name for HDF5", f"end it in {' or '.join(HDF5_SUFFIXES)}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return file
+
+
+def _unwritable(path: str | os.PathLike[str], error: OSError) -> SimtrustError:
+    problem = f"cannot be written ({error})"
+    return defect(os.fspath(path), problem, "check the folder, its permissions and free space")
 
 
 def _write_hdf5(

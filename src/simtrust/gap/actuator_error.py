@@ -10,6 +10,7 @@ from simtrust.data import Dataset
 from simtrust.gap.corrections import ROWS, spread_rows
 from simtrust.gap.replay_probe import GapErrors, replay, step_errors
 from simtrust.simulators import Shift
+from simtrust.simulators.built_in import find_built_in
 
 ACTION_STEP = 0.02
 """Of the action's range: the finite difference by which the effect of an action is found."""
@@ -47,6 +48,8 @@ def actuator_error(
         StateNotSettable, DataError, SimulatorError: as `replay`.
     """
     chosen = spread_rows(dataset, rows)
+    # With a delay a row receives the action of a row before, which must not be a moved one.
+    chosen = chosen[:: 1 + total_delay(simulator_name, shifts)]
     base = step_errors(dataset, replay(dataset, simulator_name, shifts=shifts, rows=chosen))
     varies = ~np.isnan(base.scale)
     effect = _effects(dataset, simulator_name, shifts, chosen, base)[:, varies] / base.scale[varies][:, None]
@@ -65,6 +68,13 @@ def actuator_error(
     )
 
 
+def total_delay(simulator_name: str, shifts: Sequence[Shift]) -> int:
+    """Control steps that an action takes to reach the motors, a built-in simulator's own delay included."""
+    built_in = find_built_in(simulator_name)
+    every = shifts if built_in is None else built_in.all_shifts(shifts)
+    return sum(int(shift.amount) for shift in every if shift.kind == "delay")
+
+
 def _effects(
     dataset: Dataset, simulator_name: str, shifts: Sequence[Shift], chosen: np.ndarray, base: GapErrors
 ) -> np.ndarray:
@@ -72,7 +82,8 @@ def _effects(
     action = np.asarray(dataset.transitions.action, np.float64)
     size = ACTION_STEP * np.ptp(action, axis=0)
     # Towards the middle, so that no action leaves the machine's bounds.
-    steps = np.where(action[chosen] > np.median(action, axis=0), -size, size)
+    middle = 0.5 * (action.min(axis=0) + action.max(axis=0))
+    steps = np.where(action[chosen] > middle, -size, size)
     effects = np.zeros((*base.error.shape, action.shape[1]))
     for index in np.flatnonzero(size > 0):
         moved = action.copy()

@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 from simtrust.data import Dataset
 from simtrust.gap.replay_probe import replay, step_errors
 from simtrust.simulators import Shift
+from simtrust.simulators.built_in import find_built_in
 from simtrust.simulators.shifts import KINDS
 
 ROWS = 2_000
@@ -56,6 +57,10 @@ def fit_corrections(
         StateNotSettable, DataError, SimulatorError: as `replay`.
     """
     chosen = spread_rows(dataset, rows)
+    built_in = find_built_in(simulator_name)
+    if built_in is not None:
+        # With these, the ideal simulator is this one; and each of its own shifts can be taken away.
+        simulator_name, shifts = built_in.ideal, built_in.all_shifts(shifts)
     reach = 0.5 * float(np.abs(np.asarray(dataset.transitions.action)).max())
 
     def gap_with(kind: str, amount: float) -> float:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from simtrust.data import Dataset
+from simtrust.errors import DataError, SimulatorError
 from simtrust.gap.actuator_error import ActuatorError, actuator_error
 from simtrust.gap.black_box import model_gap, probe_rollouts
 from simtrust.gap.corrections import Correction, fit_corrections
@@ -44,7 +45,7 @@ class ReplayEstimate:
     errors: GapErrors
     summary: Summary
     drift: Drift | None
-    """None where no episode is long enough."""
+    """None where it failed."""
     corrections: tuple[Correction, ...]
     """Of built-in simulators, if there is a gap."""
     actuators: ActuatorError | None
@@ -61,7 +62,7 @@ class ModelEstimate:
     gap: np.ndarray  # [N] distance from the ensemble's mean, in standard deviations of the logged change
     known: np.ndarray  # [N] bool: where the ensemble's members agree as they do on the log
     floor: float
-    """The median of the same distance on held-out rows of the log: the model's own error."""
+    """The median of the same distance on held-out rows of the log: the model's own error, above 0."""
 
     @property
     def ratio(self) -> float:
@@ -76,6 +77,8 @@ class Verdict:
     gap_found: bool
     trusted_fraction: float
     """Share of the log's states and actions in which the simulator can be trusted; NaN if unknown."""
+    trusted_error: float
+    """The one-step error up to which it is, in standard deviations of the logged change."""
     worst_dimension: str | None
     best_explanation: str | None
     confidence: str
@@ -95,9 +98,10 @@ class GapReport:
     action_names: tuple[str, ...]
     replay: ReplayEstimate | None
     """None if the simulator cannot be put into a logged state."""
-    replay_refused: str | None
-    """Why not."""
-    model: ModelEstimate
+    model: ModelEstimate | None
+    """None if it failed although replay did not."""
+    missing: dict[str, str]
+    """From a part that could not be had (replay, drift, corrections, actuators, model) to the reason."""
     regions: tuple[Region, ...]
     """Of replay's gap over the log, or else of the model's over the simulator's known rows."""
     verdict: Verdict
@@ -127,17 +131,21 @@ def measure_gap(
         DataError, SimulatorError, ShiftError, ConfigError: as `replay` and `make_simulator`.
     """
     names = dimension_names(dataset, simulator)
-    replayed, refused = None, None
+    missing: dict[str, str] = {}
     try:
-        replayed = _replay(dataset, simulator, shifts, seed, stage)
+        replayed = _replay(dataset, simulator, shifts, seed, stage, missing)
     except StateNotSettable as error:
-        refused = str(error)
-    stage("fitting a model of reality to the log")
-    model = _model(dataset, simulator, shifts, seed, stage)
+        replayed, missing["replay"] = None, str(error)
+    try:
+        model = _model(dataset, simulator, shifts, seed, stage)
+    except (DataError, SimulatorError) as error:
+        if replayed is None:
+            raise
+        model, missing["model"] = None, str(error)
     stage("looking for regions")
-    regions = _regions(dataset, replayed, model, names)
     verdict = _verdict(replayed, model, names[0])
-    return GapReport(dataset, simulator, tuple(shifts), *names, replayed, refused, model, regions, verdict)
+    regions = _regions(dataset, replayed, model, names) if verdict.gap_found else ()
+    return GapReport(dataset, simulator, tuple(shifts), *names, replayed, model, missing, regions, verdict)
 
 
 def dimension_names(dataset: Dataset, simulator: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -154,36 +162,56 @@ def dimension_names(dataset: Dataset, simulator: str) -> tuple[tuple[str, ...], 
 
 
 def _replay(
-    dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: int, stage: Stage
+    dataset: Dataset,
+    simulator: str,
+    shifts: Sequence[Shift],
+    seed: int,
+    stage: Stage,
+    missing: dict[str, str],
 ) -> ReplayEstimate:
+    """Replay, and what is built on it; a part of that which fails is missing, and nothing else is lost."""
     stage("replaying the log")
-    errors = step_errors(dataset, replay(dataset, simulator, shifts=shifts, seed=seed))
-    stage("drifting from logged states")
-    longest = int(dataset.episode_lengths.max())
-    drifted = None
-    if longest > 1:
-        horizon = min(DRIFT_HORIZON, longest)
-        drifted = drift(dataset, simulator, shifts=shifts, horizon=horizon, seed=seed)
+
+    def told(done: int, rows: int) -> None:
+        stage(f"replaying the log: {done / rows:.0%}")
+
+    errors = step_errors(dataset, replay(dataset, simulator, shifts=shifts, seed=seed, progress=told))
     summary = summarise(errors, seed=seed)
-    corrections: tuple[Correction, ...] = ()
-    actuators = None
+
+    def attempt(part: str, function: Callable[..., Any], **options: Any) -> Any:
+        stage(part)
+        try:
+            return function(dataset, simulator, shifts=shifts, **options)
+        except (DataError, SimulatorError) as error:
+            missing[part] = str(error)
+            return None
+
+    horizon = min(DRIFT_HORIZON, int(dataset.episode_lengths.max()))
+    drifted = attempt("drift", drift, horizon=horizon, seed=seed)
+    corrections, actuators = None, None
     if float(summary.gap.mean) > NOTICED:
         if find_built_in(simulator) is not None:
-            tell = lambda kind: stage(f"what it looks like: {kind}")  # noqa: E731
-            corrections = fit_corrections(
-                dataset, simulator, shifts=shifts, rows=EXPLAINED_ROWS, progress=tell
-            )
-        stage("what it looks like: actuators")
-        actuators = actuator_error(dataset, simulator, shifts=shifts, rows=EXPLAINED_ROWS)
-    return ReplayEstimate(errors, summary, drifted, corrections, actuators)
+            tell = lambda kind: stage(f"corrections: {kind}")  # noqa: E731
+            corrections = attempt("corrections", fit_corrections, rows=EXPLAINED_ROWS, progress=tell)
+        actuators = attempt("actuators", actuator_error, rows=EXPLAINED_ROWS)
+    return ReplayEstimate(errors, summary, drifted, corrections or (), actuators)
 
 
 def _model(
     dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: int, stage: Stage
 ) -> ModelEstimate:
+    stage("fitting a model of reality to the log")
     rows = dataset.transitions
+
+    def told(epoch: int, _: float) -> None:
+        stage(f"fitting a model of reality to the log: epoch {epoch} of {GAP_REPORT_OPTIONS.epochs}")
+
     fitted = fit_dynamics_model(
-        rows, dataset.episode_end, key=jax.random.key(seed), options=GAP_REPORT_OPTIONS
+        rows,
+        dataset.episode_end,
+        key=jax.random.key(seed),
+        options=GAP_REPORT_OPTIONS,
+        progress=told,
     )
     stage("probing the simulator's own rollouts")
     instances = make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)
@@ -192,13 +220,14 @@ def _model(
     held_out = Transitions(*(np.asarray(field)[fitted.held_out] for field in rows))
     found = model_gap(fitted.model, simulated, held_out)
     floor = float(np.median(model_gap(fitted.model, held_out, held_out).gap))
+    floor = max(floor, float(np.finfo(np.float32).eps))
     return ModelEstimate(fitted.r_squared, fitted.r_squared_overall, simulated, found.gap, found.known, floor)
 
 
 def _regions(
     dataset: Dataset,
     replayed: ReplayEstimate | None,
-    model: ModelEstimate,
+    model: ModelEstimate | None,
     names: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> tuple[Region, ...]:
     if replayed is not None:
@@ -207,17 +236,17 @@ def _regions(
         rows, gap = replayed.errors.rows[usable], replayed.errors.gap[usable]
         source = dataset.transitions
     else:
+        assert model is not None
         rows, gap, source = np.flatnonzero(model.known), model.gap[model.known], model.simulated
-        if not len(rows):
-            return ()
     features = np.concatenate([np.asarray(source.observation)[rows], np.asarray(source.action)[rows]], axis=1)
     return find_regions(features, gap, [*names[0], *names[1]])
 
 
 def _verdict(
-    replayed: ReplayEstimate | None, model: ModelEstimate, observation_names: tuple[str, ...]
+    replayed: ReplayEstimate | None, model: ModelEstimate | None, observation_names: tuple[str, ...]
 ) -> Verdict:
     if replayed is None:
+        assert model is not None
         return _verdict_by_model(model)
     summary, gap = replayed.summary, replayed.errors.gap
     found = float(summary.gap.mean) > NOTICED
@@ -227,6 +256,7 @@ def _verdict(
     return Verdict(
         gap_found=found,
         trusted_fraction=float((usable <= TRUSTED).mean()),
+        trusted_error=TRUSTED,
         worst_dimension=observation_names[int(np.nanargmax(normalised))] if found else None,
         best_explanation=_explanation(replayed),
         confidence="high" if enough else "medium",
@@ -250,10 +280,13 @@ def _explanation(replayed: ReplayEstimate) -> str | None:
 
 def _verdict_by_model(model: ModelEstimate) -> Verdict:
     known = model.gap[model.known]
+    # Below its own error the model can tell nothing.
+    limit = max(TRUSTED, model.floor)
     good = model.r_squared_overall >= GOOD_MODEL and len(known) > 0
     return Verdict(
         gap_found=bool(model.ratio > MODEL_ALARM),
-        trusted_fraction=float((known <= max(TRUSTED, model.floor)).mean()) if len(known) else np.nan,
+        trusted_fraction=float((known <= limit).mean()) if len(known) else np.nan,
+        trusted_error=limit,
         worst_dimension=None,
         best_explanation=None,
         confidence="medium" if good else "low",

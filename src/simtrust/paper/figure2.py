@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from simtrust.errors import ConfigError
+from simtrust.errors import ConfigError, RunError
 from simtrust.paper.robot import (
     CONTROL_SECONDS,
     RECIPES,
@@ -61,13 +61,16 @@ def figure2(
 
     Raises:
         ConfigError: a name is unknown, or a number too small; before any work.
+        RunError: ``out`` holds a cell of other seeds, episodes or steps.
     """
     _check(seeds, episodes, recipes, studies)
     console = Console(quiet=quiet)
     for name in studies:
         log = log_of(STUDIES[name], out, quiet=quiet)
         for recipe in recipes:
-            if not _measured(out, name, recipe).exists():
+            if _measured(out, name, recipe).exists():
+                _check_cell(out, name, recipe, seeds, episodes, options)
+            else:
                 console.print(f"{name}, {recipe}:", highlight=False)
                 _run_cell(STUDIES[name], recipe, out, log, seeds, episodes, quiet, options)
             write_results(out)
@@ -84,6 +87,21 @@ def _check(seeds: int, episodes: int, recipes: Sequence[str], studies: Sequence[
         for name in names:
             if name not in known:
                 raise ConfigError(f"--{option} {name!r} is none of {', '.join(known)}")
+
+
+def _check_cell(
+    out: Path, study: str, recipe: str, seeds: int, episodes: int, options: dict[str, Any]
+) -> None:
+    """Raise `RunError` if a finished cell is of other numbers: a table must not mix them."""
+    cell = load_cell(_measured(out, study, recipe))
+    found = {"seeds": len(cell.seeds), "episodes": cell.episodes, "steps": cell.steps}
+    wanted = {"seeds": seeds, "episodes": episodes, "steps": options.get("steps", STUDIES[study].steps)}
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise RunError(
+                f"{out}: {study}, {recipe} was made with --{name} {found[name]}, not {value}; "
+                "give the same, or choose another --out"
+            )
 
 
 def _measured(out: Path, study: str, recipe: str) -> Path:
@@ -131,9 +149,10 @@ def table(cells: dict[tuple[str, str], Cell]) -> str:
         if not own:
             continue
         error = "RMS of x (m)" if study.error == "position" else "RMS of ẋ − 0.2 (m/s)"
-        runs, episodes = np.shape(next(iter(own.values())).measures["real return"])
+        some = next(iter(own.values()))
+        runs = f"{len(some.seeds)} training seeds of {some.steps:,} updates"
         parts += [
-            f"{name}: {runs} training seeds, {episodes} episodes of {study.task.seconds:.0f} s each\n",
+            f"{name}: {runs}, {some.episodes} episodes of {study.task.seconds:.0f} s each\n",
             f"| recipe | seconds upright | {error} | real return | simulator return | simulator seconds |",
             "|---|---|---|---|---|---|",
         ]

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from simtrust.api import train
+from simtrust.errors import RunError
 from simtrust.evaluation.statistics import Interval, mean_interval
 from simtrust.evaluation.traces import Traces, record_episodes
 from simtrust.simulators.human_operator import TaskName, generate_wheel_legged_log
@@ -20,6 +21,7 @@ from simtrust.simulators.wheel_legged import (
     BalancingTask,
 )
 from simtrust.training.checkpoint import write_atomically
+from simtrust.training.config import config_from_json
 from simtrust.training.loop import resume
 from simtrust.training.policy import Policy, evaluation_instances, start_seeds
 
@@ -94,8 +96,15 @@ class Cell:
     study: str
     recipe: str
     seeds: tuple[int, ...]
+    steps: int
+    """Updates of each training run."""
     measures: dict[str, list[list[float]]] = field(default_factory=dict)
     """``real`` or ``simulator``, then ``return``, ``seconds`` or ``error``: [R][n], a row a training seed."""
+
+    @property
+    def episodes(self) -> int:
+        """Of each run's policy, in each fidelity."""
+        return len(self.measures["real return"][0])
 
     def per_run(self, measure: str) -> np.ndarray:
         """The mean over episodes [R] of one measure, such as ``"real return"``; NaN episodes left out."""
@@ -119,13 +128,15 @@ def train_cell(
 ) -> Path:
     """Train one recipe of `RECIPES`, or go on where it was; returns its run directory.
 
-    ``options`` are those of `simtrust.train`, over the study's own.
+    ``options`` are those of `simtrust.train`, over the study's own. Raises `RunError` if the directory
+    holds a run of other settings.
     """
     name, own = RECIPES[recipe]
     directory = out / study.name / recipe
-    if (directory / "config.json").exists():
-        return resume(directory, quiet=quiet).directory
     settings = {**NETWORKS, "beta": study.beta, "steps": study.steps, **own, **options}
+    if (directory / "config.json").exists():
+        _check_same(directory, settings)
+        return resume(directory, quiet=quiet).directory
     # SAC and DARC train in the simulator alone; the log is given to all for the reward's scale.
     return train(
         name,
@@ -136,6 +147,17 @@ def train_cell(
         quiet=quiet,
         **settings,
     ).directory
+
+
+def _check_same(directory: Path, settings: Mapping[str, Any]) -> None:
+    """Raise `RunError` if a run was begun with other settings than it is to go on with."""
+    config, _ = config_from_json(directory / "config.json")
+    stored = {**asdict(config), **asdict(config.algorithm)}
+    for name, value in settings.items():
+        if stored[name] != value:
+            raise RunError(
+                f"{directory} was begun with {name} {stored[name]}, not {value}; choose another --out"
+            )
 
 
 def judge(
@@ -155,16 +177,15 @@ def judge(
         measures[f"{fidelity} return"] = returns.returns.tolist()
         measures[f"{fidelity} seconds"] = (returns.lengths * CONTROL_SECONDS).tolist()
         measures[f"{fidelity} error"] = study.root_mean_square_error(recorded.state).tolist()
-    return Cell(study.name, recipe, tuple(policy.seeds), measures), traces
+    return Cell(study.name, recipe, tuple(policy.seeds), policy.step, measures), traces
 
 
 def save_cell(cell: Cell, path: Path) -> None:
     """Keep a cell's measures as JSON."""
-    content = {"study": cell.study, "recipe": cell.recipe, "seeds": cell.seeds, "measures": cell.measures}
-    write_atomically(path, (json.dumps(content) + "\n").encode())
+    write_atomically(path, (json.dumps(asdict(cell)) + "\n").encode())
 
 
 def load_cell(path: Path) -> Cell:
     """Read `save_cell`'s file."""
     stored = json.loads(path.read_text())
-    return Cell(stored["study"], stored["recipe"], tuple(stored["seeds"]), stored["measures"])
+    return Cell(**{**stored, "seeds": tuple(stored["seeds"])})

@@ -63,16 +63,17 @@ def _map(report: GapReport, path: Path) -> Path | None:
     axes_names = sorted(set(split), key=lambda name: (-split.count(name), names.index(name)))[:2]
     if not axes_names:
         return None
+    features, gap = _rows(report)
+    spread = np.ptp(np.quantile(features, [0.005, 0.995], axis=0), axis=0)
+    varying = [name for name, width in zip(names, spread, strict=True) if width > 0]
     # One axis alone is shown against the first other dimension.
-    axes_names += [name for name in names if name not in axes_names][: 2 - len(axes_names)]
+    axes_names = [name for name in axes_names if name in varying]
+    axes_names += [name for name in varying if name not in axes_names][: 2 - len(axes_names)]
     if len(axes_names) < 2:
         return None
-    features, gap = _rows(report)
     x, y = (features[:, names.index(name)] for name in axes_names)
     limits = [np.quantile(values, [0.005, 0.995]) for values in (x, y)]
     edges = [np.linspace(low, high, CELLS + 1) for low, high in limits]
-    if any(np.ptp(edge) == 0 for edge in edges):
-        return None
     column, row = (np.clip(np.digitize(v, e) - 1, 0, CELLS - 1) for v, e in zip((x, y), edges, strict=True))
     cell = row * CELLS + column
     counts = np.bincount(cell, minlength=CELLS**2).reshape(CELLS, CELLS)
@@ -101,6 +102,7 @@ def _rows(report: GapReport) -> tuple[np.ndarray, np.ndarray]:
         usable = ~np.isnan(errors.gap)
         rows, gap, source = errors.rows[usable], errors.gap[usable], report.dataset.transitions
     else:
+        assert report.model is not None
         known = report.model.known
         rows, gap, source = np.flatnonzero(known), report.model.gap[known], report.model.simulated
     parts = [np.asarray(field)[rows] for field in (source.observation, source.action)]

@@ -25,17 +25,9 @@ def to_json(report: GapReport, command: str) -> dict[str, Any]:
             "episodes": report.dataset.episode_count,
         },
         "simulator": {"name": report.simulator, "shifts": [str(shift) for shift in report.shifts]},
+        "missing": report.missing,
         "replay": None,
-        "replay_refused": report.replay_refused,
-        "model": {
-            "held_out_r_squared": dict(zip(report.observation_names, model.r_squared, strict=True)),
-            "held_out_r_squared_overall": model.r_squared_overall,
-            "median_gap": float(np.median(model.gap[model.known])) if model.known.any() else None,
-            "median_error_on_held_out_rows": model.floor,
-            "ratio": model.ratio,
-            "known_share": float(model.known.mean()),
-            "rows": len(model.known),
-        },
+        "model": None,
         "regions": [
             {
                 "bounds": {name: list(bound) for name, bound in region.bounds.items()},
@@ -48,6 +40,16 @@ def to_json(report: GapReport, command: str) -> dict[str, Any]:
         "command": command,
         "versions": {name: version(name) for name in ("simtrust", "jax", "mujoco", "gymnasium", "numpy")},
     }
+    if model is not None:
+        content["model"] = {
+            "held_out_r_squared": dict(zip(report.observation_names, model.r_squared, strict=True)),
+            "held_out_r_squared_overall": model.r_squared_overall,
+            "median_gap": float(np.median(model.gap[model.known])) if model.known.any() else None,
+            "median_gap_on_held_out_rows": model.floor,
+            "ratio": model.ratio,
+            "known_share": float(model.known.mean()),
+            "rows": len(model.known),
+        }
     if replayed is not None:
         summary, actuators = replayed.summary, replayed.actuators
         content["replay"] = {
@@ -62,7 +64,7 @@ def to_json(report: GapReport, command: str) -> dict[str, Any]:
                 }
                 for index, name in enumerate(report.observation_names)
             },
-            "drift": None if replayed.drift is None else plain(replayed.drift.error.mean),
+            "drift": None if replayed.drift is None else replayed.drift.error._asdict(),
             "corrections": [correction._asdict() for correction in replayed.corrections],
             "actuators": None
             if actuators is None
@@ -99,16 +101,15 @@ def to_text(report: GapReport) -> str:
     if not math.isnan(verdict.trusted_fraction):
         where = "the log's rows" if replayed is not None else "the simulated rows that the log tells of"
         lines.append(
-            f"To be trusted, with an error of at most a tenth of the change: {verdict.trusted_fraction:.0%} "
-            f"of {where}."
+            f"To be trusted, with an error of at most {verdict.trusted_error:.2g} standard deviations of the "
+            f"change: {verdict.trusted_fraction:.0%} of {where}."
         )
-    if replayed is None:
-        lines.append(f"No replay: {report.replay_refused}")
-    else:
+    if replayed is not None:
         gap = replayed.summary.gap
+        known = f"({float(gap.low):.3g} to {float(gap.high):.3g})"
+        interval = "(interval unknown: one episode)" if np.isnan(gap.low) else known
         lines.append(
-            f"One-step error, in standard deviations of the logged change: {float(gap.mean):.3g} "
-            f"({float(gap.low):.3g} to {float(gap.high):.3g})."
+            f"One-step error, in standard deviations of the logged change: {float(gap.mean):.3g} {interval}."
         )
         worst = np.argsort(-np.nan_to_num(replayed.summary.normalised.mean, nan=-1.0))[:3]
         lines.append(
@@ -116,10 +117,14 @@ def to_text(report: GapReport) -> str:
         )
         if verdict.gap_found:
             lines.append(f"It looks like: {verdict.best_explanation or 'none of the corrections tried'}.")
-    lines.append(
-        f"By a model of reality (held-out R² {model.r_squared_overall:.3f}), the simulator's own rollouts "
-        f"are {model.ratio:.1f}× as far from it as held-out rows of the log."
-    )
+    if model is not None and not math.isnan(model.ratio):
+        lines.append(
+            f"By a model of reality (held-out R² {model.r_squared_overall:.3f}), the simulator's own "
+            f"rollouts are {model.ratio:.1f}× as far from it as held-out rows of the log."
+        )
+    elif model is not None:
+        lines.append("The simulator's own rollouts never go where the log tells anything.")
+    lines += [f"No {part}: {reason}" for part, reason in report.missing.items()]
     if verdict.gap_found and len(report.regions) > 1:
         lines += ["Where:", *(f"  {region}" for region in report.regions)]
     return "\n".join(lines)
@@ -130,6 +135,8 @@ def _found(report: GapReport) -> str:
         return "there is a dynamics gap."
     if report.replay is not None:
         return "no dynamics gap found."
+    if math.isnan(report.verdict.trusted_fraction):
+        return "nothing can be said of its dynamics."
     return "no dynamics gap found that the model of reality could tell from its own error."
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from simtrust.data import save_dataset
+from simtrust.data.formats import prepare_hdf5
 from simtrust.errors import ConfigError
 from simtrust.simulators.adapters import make_simulator
 from simtrust.simulators.built_in import real_machine
@@ -232,6 +233,7 @@ def generate_wheel_legged_log(
         raise ConfigError(f"rows: {rows} is below 1")
     if seed < 0:
         raise ConfigError(f"seed: {seed} is below 0")
+    prepare_hdf5(path)
     log = _record(TASKS[task], rows, seed, quiet=quiet)
     return save_dataset(path, log, metadata=_metadata(TASKS[task], seed))
 
