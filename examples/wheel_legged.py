@@ -93,7 +93,9 @@ def summarise(out: Path, console: Console) -> None:
         observed = log.transitions.observation[:, study.task.observed.index(study.error)]
         target = study.task.targets[STATE_NAMES.index(study.error)]
         error = np.sqrt(np.square(observed - target).mean())
-        table.add_row(name, "operator", f"{seconds:.1f} {whole}", f"{error:.2f} {unit}", f"{earned:,.0f}")
+        table.add_row(
+            name.split("-")[0], "operator", f"{seconds:.1f} {whole}", f"{error:.2f} {unit}", f"{earned:,.0f}"
+        )
         for recipe in RECIPES:
             cell = load_cell(out / name / recipe / "measures.json")
             seconds, error, real, simulated = (
