@@ -10,20 +10,20 @@ tables of medians over the rounds.
 """
 
 import argparse
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rates import chain_rate, one_round, random_rows, seconds
 from simtrust.algorithms.agent import Algorithm, Batch
 from simtrust.algorithms.critic import Reads
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import get_recipe
-from simtrust.data.replay import ReplayBuffer, insert, row_size, unpack
+from simtrust.data.replay import unpack
 from simtrust.simulators.wheel_legged import STANDING_STILL, WheelLegged
 from simtrust.training.collect import Collector
-from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, Log, seed_keys
+from simtrust.training.fleet import EXPLORE, Fleet, seed_keys
 from simtrust.training.scaling import make_scaling
 
 OBSERVATION, ACTION, ROWS, UPDATES = 4, 1, 100_000, 1_000
@@ -31,22 +31,6 @@ OPTIONS = AlgorithmOptions(
     hidden_sizes=(32, 32), classifier_hidden_sizes=(32,), batch_size=32, classifier_batch_size=32
 )
 PRODUCTS = 20_000
-
-
-def seconds(function) -> float:
-    began = time.perf_counter()
-    jax.block_until_ready(function())
-    return time.perf_counter() - began
-
-
-@jax.jit
-def chain(x, weight):
-    return jax.lax.scan(lambda x, _: (x @ weight, None), x, None, length=PRODUCTS)[0]
-
-
-def chain_rate() -> float:
-    """GFLOP/s of a chain of small square products."""
-    return 2 * 32**3 * PRODUCTS / seconds(lambda: chain(jnp.ones((32, 32)), jnp.eye(32))) / 1e9
 
 
 def updates(recipe: str, runs: int, rounds: int) -> tuple[float, float, float]:
@@ -58,21 +42,11 @@ def updates(recipe: str, runs: int, rounds: int) -> tuple[float, float, float]:
         action_size=ACTION,
         next_state_noise=jnp.eye(OBSERVATION),
     )
-    fleet, generator = Fleet(algorithm), np.random.default_rng(0)
-    rows = jnp.asarray(generator.normal(size=(ROWS, row_size(OBSERVATION, ACTION))), jnp.float32)
-    buffer = ReplayBuffer.create(runs, ROWS, rows.shape[1])
-    buffer = insert(buffer, jnp.broadcast_to(rows, (runs, *rows.shape)))
-    agents, keys = fleet.create(range(runs)), seed_keys(range(runs), UPDATE)
-    log = Log(rows, ROWS - 2_000, 2_000)
-
-    def one_round():
-        nonlocal agents
-        agents, _ = fleet.train(agents, log, buffer, keys, step=0, updates=UPDATES)
-        return agents
-
-    one_round()
-    chain_rate()
-    measured = [(chain_rate(), runs * UPDATES / seconds(one_round)) for _ in range(rounds)]
+    rows = random_rows(algorithm, ROWS)
+    advance = one_round(algorithm, runs, rows, ROWS, UPDATES)
+    advance()
+    chain_rate(32, PRODUCTS)
+    measured = [(chain_rate(32, PRODUCTS), runs * UPDATES / seconds(advance)) for _ in range(rounds)]
     product_rate, rate = np.median(measured, axis=0)
     return float(rate), arithmetic(algorithm, rows), float(product_rate)
 

@@ -20,37 +20,19 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
+from rates import chain_rate, one_round, random_rows, seconds
 from simtrust.algorithms.agent import Algorithm
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import get_recipe
 from simtrust.data import save_dataset
-from simtrust.data.replay import ReplayBuffer, insert, row_size
 from simtrust.simulators import make_simulator
 from simtrust.training.config import TrainConfig
-from simtrust.training.fleet import UPDATE, Fleet, Log, seed_keys
 from simtrust.training.loop import train
 
 OBSERVATION, ACTION, ROWS = 17, 6, 200_000
 SIMULATED_ROWS = 1_000_000
 GFLOP_PER_H2O_UPDATE = 0.66
 UPDATES, PRODUCTS = 500, 3_000
-
-
-def seconds(function) -> float:
-    began = time.perf_counter()
-    jax.block_until_ready(function())
-    return time.perf_counter() - began
-
-
-def chain_rate() -> float:
-    """GFLOP/s of a chain of square products."""
-    result = seconds(lambda: chain(jnp.ones((256, 256)), jnp.eye(256)))
-    return 2 * 256**3 * PRODUCTS / result / 1e9
-
-
-@jax.jit
-def chain(x, weight):
-    return jax.lax.scan(lambda x, _: (x @ weight, None), x, None, length=PRODUCTS)[0]
 
 
 def updates(recipe: str, runs: int, rounds: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -62,22 +44,10 @@ def updates(recipe: str, runs: int, rounds: int) -> tuple[np.ndarray, np.ndarray
         action_size=ACTION,
         next_state_noise=jnp.eye(OBSERVATION),
     )
-    fleet, generator = Fleet(algorithm), np.random.default_rng(0)
-    rows = jnp.asarray(generator.normal(size=(ROWS, row_size(OBSERVATION, ACTION))), jnp.float32)
-    buffer = ReplayBuffer.create(runs, SIMULATED_ROWS, rows.shape[1])
-    for _ in range(SIMULATED_ROWS // ROWS):
-        buffer = insert(buffer, jnp.broadcast_to(rows, (runs, *rows.shape)))
-    agents, keys = fleet.create(range(runs)), seed_keys(range(runs), UPDATE)
-    log = Log(rows, ROWS - 2_000, 2_000)
-
-    def one_round():
-        nonlocal agents
-        agents, _ = fleet.train(agents, log, buffer, keys, step=0, updates=UPDATES)
-        return agents
-
-    compilation = seconds(one_round)
-    chain_rate()
-    measured = [(chain_rate(), runs * UPDATES / seconds(one_round)) for _ in range(rounds)]
+    advance = one_round(algorithm, runs, random_rows(algorithm, ROWS), SIMULATED_ROWS, UPDATES)
+    compilation = seconds(advance)
+    chain_rate(256, PRODUCTS)
+    measured = [(chain_rate(256, PRODUCTS), runs * UPDATES / seconds(advance)) for _ in range(rounds)]
     chains, rates = np.array(measured).T
     return rates, chains, compilation
 

@@ -65,10 +65,10 @@ def measure_gap(
     console = Console(stderr=True, quiet=quiet)
     with console.status("measuring the gap") as status:
 
-        def stage(name: str) -> None:
-            status.update(Text(name))
+        def stage(name: str, so_far: str = "") -> None:
+            status.update(Text(f"{name} {so_far}"))
             # Elsewhere than on a terminal only a new stage is worth a line, not how far it is.
-            if not console.is_terminal and ": " not in name:
+            if not console.is_terminal and not so_far:
                 console.print(name, highlight=False, markup=False)
 
         report = measure.measure_gap(dataset, simulator, shifts=kinds, seed=seed, stage=stage)

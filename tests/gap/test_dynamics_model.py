@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from simtrust.data.dataset import unknown_next_state
 from simtrust.errors import ConfigError, DataError
 from simtrust.gap.dynamics_model import (
     DynamicsModelOptions,
@@ -15,7 +16,6 @@ from simtrust.gap.dynamics_model import (
     fit_dynamics_model,
     gaussian_loss,
     predict,
-    unknown_next_state,
 )
 from simtrust.types import Transitions
 

@@ -8,7 +8,6 @@ from simtrust.data import check_against_simulator, load_dataset
 from simtrust.errors import ConfigError, DataError
 from simtrust.simulators import human_operator, make_simulator
 from simtrust.simulators.human_operator import (
-    CONTROL_RATE,
     SPEED_GAIN,
     TILT_GAIN,
     Drift,
@@ -16,7 +15,13 @@ from simtrust.simulators.human_operator import (
     HumanOperator,
     generate_wheel_legged_log,
 )
-from simtrust.simulators.wheel_legged import MOVING_STRAIGHT, STANDING_STILL, WHEEL_RADIUS, WheelLegged
+from simtrust.simulators.wheel_legged import (
+    CONTROL_RATE,
+    MOVING_STRAIGHT,
+    STANDING_STILL,
+    WHEEL_RADIUS,
+    WheelLegged,
+)
 
 COUNT_SPEED = 2 * np.pi / 4096 * WHEEL_RADIUS * CONTROL_RATE
 """m/s: one count of the wheel encoder in one control step."""

@@ -26,6 +26,17 @@ def defect(
     return DataError(f"{where}: {problem}. Remedy: {remedy}.")
 
 
+def unknown_next_state(transitions: Transitions[np.ndarray]) -> np.ndarray:
+    """``[T]`` bool: terminal rows that repeat their own state, since nobody recorded the next one."""
+    same = (np.asarray(transitions.next_observation) == np.asarray(transitions.observation)).all(-1)
+    return (np.asarray(transitions.terminated) > 0) & same
+
+
+def episode_numbers(episode_end: np.ndarray) -> np.ndarray:
+    """``[T]`` int: the episode of each row, counted from 0, from the rows ``[T]`` bool at which one ends."""
+    return np.cumsum(episode_end) - episode_end
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A checked log of T rows.

@@ -21,6 +21,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from simtrust.data.dataset import episode_numbers, unknown_next_state
 from simtrust.errors import ConfigError, DataError
 from simtrust.networks import MLP
 from simtrust.types import Transitions
@@ -273,12 +274,6 @@ def fit_dynamics_model(
     return FittedDynamics(model, held_out, unknown, losses, elites, r_squared, overall)
 
 
-def unknown_next_state(transitions: Transitions[np.ndarray]) -> Bool[np.ndarray, " T"]:
-    """Terminal rows that repeat their own state, as those of a log without next observations do."""
-    same = (transitions.next_observation == transitions.observation).all(-1)
-    return (np.asarray(transitions.terminated) > 0) & same
-
-
 def _choose_held_out(episode_end: np.ndarray, unknown: np.ndarray, share: float) -> np.ndarray:
     """[T] bool: about ``share`` of the rows, of known next state, in groups spread over the log."""
     rows = len(episode_end)
@@ -288,7 +283,7 @@ def _choose_held_out(episode_end: np.ndarray, unknown: np.ndarray, share: float)
             "Remedy: record more, and next observations if they are missing."
         )
     share = min(share, HELD_OUT_ROWS_MAX / rows)
-    held_out = _spread_groups(np.cumsum(episode_end) - episode_end, share) & ~unknown
+    held_out = _spread_groups(episode_numbers(episode_end), share) & ~unknown
     if not 0 < held_out.sum() <= (~unknown).sum() / 2:
         known = np.cumsum(~unknown) - 1
         held_out = (

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -34,8 +34,15 @@ LEAST_EPISODES = 10
 GOOD_MODEL = 0.9
 """Held-out R² from which on the model estimator is worth something."""
 
-Stage = Callable[[str], Any]
-"""Called with what is being done, as it begins."""
+
+class Stage(Protocol):
+    """Told what is being done, as it begins, and then how far it is."""
+
+    def __call__(self, name: str, so_far: str = "") -> Any: ...
+
+
+def unheard(name: str, so_far: str = "") -> None:
+    """A `Stage` that nobody listens to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +120,7 @@ def measure_gap(
     *,
     shifts: Sequence[Shift] = (),
     seed: int = 0,
-    stage: Stage = lambda _: None,
+    stage: Stage = unheard,
 ) -> GapReport:
     """Measure the dynamics gap between a log and a simulator, without training any policy.
 
@@ -173,7 +180,7 @@ def _replay(
     stage("replaying the log")
 
     def told(done: int, rows: int) -> None:
-        stage(f"replaying the log: {done / rows:.0%}")
+        stage("replaying the log", f"{done / rows:.0%}")
 
     errors = step_errors(dataset, replay(dataset, simulator, shifts=shifts, seed=seed, progress=told))
     summary = summarise(errors, seed=seed)
@@ -191,7 +198,7 @@ def _replay(
     corrections, actuators = None, None
     if float(summary.gap.mean) > NOTICED:
         if find_built_in(simulator) is not None:
-            tell = lambda kind: stage(f"corrections: {kind}")  # noqa: E731
+            tell = lambda kind: stage("corrections", kind)  # noqa: E731
             corrections = attempt("corrections", fit_corrections, rows=EXPLAINED_ROWS, progress=tell)
         actuators = attempt("actuators", actuator_error, rows=EXPLAINED_ROWS)
     return ReplayEstimate(errors, summary, drifted, corrections or (), actuators)
@@ -204,7 +211,7 @@ def _model(
     rows = dataset.transitions
 
     def told(epoch: int, _: float) -> None:
-        stage(f"fitting a model of reality to the log: epoch {epoch} of {GAP_REPORT_OPTIONS.epochs}")
+        stage("fitting a model of reality to the log", f"epoch {epoch} of {GAP_REPORT_OPTIONS.epochs}")
 
     fitted = fit_dynamics_model(
         rows,

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from simtrust.data import Dataset, check_against_simulator
+from simtrust.data.dataset import episode_numbers, unknown_next_state
 from simtrust.errors import ConfigError, DataError, SimulatorError
 from simtrust.simulators import Shift, make_simulator
 from simtrust.simulators.built_in import find_built_in
@@ -80,7 +81,7 @@ def replay(
         dataset, simulator_name, shifts, min(_positive("instances", instances), len(rows)), seed
     )
     rolled = probe.roll(rows, 1, progress)
-    unrecorded = ~_recorded(dataset)[rows]
+    unrecorded = unknown_next_state(dataset.transitions)[rows]
     made = Replay(
         rows, rolled.predicted[:, 0], unrecorded, ~rolled.determined, rolled.diverged, rolled.failure
     )
@@ -119,18 +120,6 @@ def _positive(option: str, value: int) -> int:
     if not isinstance(value, int | np.integer) or value < 1:
         raise ConfigError(f"{option} must be a positive integer, got {value!r}")
     return int(value)
-
-
-def _recorded(dataset: Dataset) -> np.ndarray:
-    """[T] bool: False where a terminal row repeats its own observation, as a placeholder."""
-    rows = dataset.transitions
-    same = (np.asarray(rows.next_observation) == np.asarray(rows.observation)).all(axis=1)
-    return ~(same & (np.asarray(rows.terminated) == 1))
-
-
-def _episodes(dataset: Dataset) -> np.ndarray:
-    """[T] int: the number of the episode of each row."""
-    return np.cumsum(dataset.episode_end) - dataset.episode_end
 
 
 class _Rolled(NamedTuple):
@@ -273,7 +262,7 @@ def step_errors(dataset: Dataset, replayed: Replay, *, normalisation: Normalisat
     following = np.asarray(dataset.transitions.next_observation)[replayed.rows]
     error = replayed.predicted - following
     error[~replayed.usable] = np.nan
-    episode = _episodes(dataset)[replayed.rows]
+    episode = episode_numbers(dataset.episode_end)[replayed.rows]
     return GapErrors(replayed.rows, episode, error, scale, _root_mean_square(error, scale), normalisation)
 
 
@@ -294,7 +283,7 @@ def _scale(dataset: Dataset, normalisation: Normalisation) -> np.ndarray:
     state = np.asarray(dataset.transitions.observation, np.float64)
     values = state
     if normalisation == "change":
-        recorded = _recorded(dataset)
+        recorded = ~unknown_next_state(dataset.transitions)
         values = np.asarray(dataset.transitions.next_observation, np.float64)[recorded] - state[recorded]
     spread = values.std(axis=0) if len(values) else np.zeros(state.shape[1])
     rounding = np.finfo(np.float32).eps * np.abs(state).max(axis=0)
@@ -457,7 +446,7 @@ def drift(
     if rolled.diverged[rolled.determined].all():
         raise SimulatorError(f"{simulator_name} failed on its way from every start, first: {rolled.failure}")
     kept = rolled.determined
-    episode = _episodes(dataset)[rows[kept]]
+    episode = episode_numbers(dataset.episode_end)[rows[kept]]
     error = _episode_bootstrap(each[kept].T, episode, resamples, seed)
     return Drift(error, each[kept], rows[kept], rolled.diverged[kept], normalisation)
 
@@ -480,5 +469,6 @@ def _drift_errors(dataset: Dataset, rows: np.ndarray, predicted: np.ndarray) -> 
     """[N, H + 1, O]: simulated less logged after h steps; 0 at the start, NaN where nobody recorded it."""
     steps = rows[:, None] + np.arange(predicted.shape[1])
     following = np.asarray(dataset.transitions.next_observation)[steps]
-    error = np.where(_recorded(dataset)[steps][..., None], predicted - following, np.nan)
+    unknown = unknown_next_state(dataset.transitions)[steps][..., None]
+    error = np.where(unknown, np.nan, predicted - following)
     return np.concatenate((np.zeros_like(error[:, :1]), error), axis=1)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from simtrust.api import train
 from simtrust.errors import RunError
 from simtrust.evaluation.statistics import Interval, mean_interval
 from simtrust.evaluation.traces import Traces, record_episodes
+from simtrust.simulators.built_in import real_machine
 from simtrust.simulators.human_operator import TaskName, generate_wheel_legged_log
 from simtrust.simulators.wheel_legged import (
+    CONTROL_RATE,
     MOVING_STRAIGHT,
     REAL_ROBOT,
     STANDING_STILL,
@@ -25,7 +27,7 @@ from simtrust.training.config import config_from_json
 from simtrust.training.loop import resume
 from simtrust.training.policy import Policy, evaluation_instances, start_seeds
 
-CONTROL_SECONDS = 0.005
+CONTROL_SECONDS = 1.0 / CONTROL_RATE
 
 NETWORKS: dict[str, Any] = {
     "hidden_sizes": (32, 32),
@@ -60,7 +62,7 @@ class Study:
 
     @property
     def real(self) -> str:
-        return self.task.name.replace("-v0", "Real-v0")
+        return real_machine(self.task.name)
 
     def root_mean_square_error(self, state: np.ndarray) -> np.ndarray:
         """RMS [...] of x, or of ẋ less its target, over the time upright of true states [..., T, 4]."""
@@ -98,7 +100,7 @@ class Cell:
     seeds: tuple[int, ...]
     steps: int
     """Updates of each training run."""
-    measures: dict[str, list[list[float]]] = field(default_factory=dict)
+    measures: dict[str, list[list[float]]]
     """``real`` or ``simulator``, then ``return``, ``seconds`` or ``error``: [R][n], a row a training seed."""
 
     @property

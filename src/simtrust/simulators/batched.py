@@ -144,11 +144,10 @@ class BatchedTask(VectorEnv):
     def _begin_episodes(self, chosen: np.ndarray) -> None:
         """Whatever else starts with an episode of the instances ``chosen``; their state is set."""
 
-    def _define_spaces(self, observation_low: np.ndarray | float, observation_size: int) -> None:
-        """Spaces from the bounds of the observation and of the model's controls."""
-        bound = np.broadcast_to(np.abs(np.asarray(observation_low, np.float64)), (observation_size,))
+    def _define_spaces(self, observation_size: int) -> None:
+        """Unbounded observations, and actions within the bounds of the model's controls."""
         low, high = self.model.actuator_ctrlrange.astype(np.float32).T
-        self.single_observation_space = Box(-bound, bound, dtype=np.float64)
+        self.single_observation_space = Box(-np.inf, np.inf, (observation_size,), np.float64)
         self.single_action_space = Box(low, high, dtype=np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)

@@ -23,6 +23,7 @@ from simtrust.simulators.adapters import make_simulator
 from simtrust.simulators.built_in import real_machine
 from simtrust.simulators.guard import GuardedSimulator
 from simtrust.simulators.wheel_legged import (
+    CONTROL_RATE,
     MOVING_STRAIGHT,
     REAL_ROBOT,
     STANDING_STILL,
@@ -33,8 +34,6 @@ from simtrust.simulators.wheel_legged import (
 
 TaskName = Literal["standing-still", "moving-straight"]
 
-CONTROL_RATE = 200
-"""Hz, the robot's own."""
 TILT_GAIN = 22.0
 """N m per rad: somewhat less than twice the 11.8 N m per rad with which gravity topples the body."""
 TILT_VELOCITY_GAIN = 3.5

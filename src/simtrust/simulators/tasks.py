@@ -61,7 +61,7 @@ class MujocoTask(BatchedTask):
             body_position=self.batch.bind("xpos"),
             contact_force=np.zeros((num_envs, self.model.nbody, 6)),
         )
-        self._define_spaces(np.inf, spec.observe(self._physics).shape[1])
+        self._define_spaces(spec.observe(self._physics).shape[1])
 
     def _observe(self) -> np.ndarray:
         return self.task_spec.observe(self._physics)

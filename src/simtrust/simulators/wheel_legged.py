@@ -5,7 +5,7 @@ which stands for the real robot, has every shift of `REAL_ROBOT`; each can also 
 numbers were fixed from physical reasoning before any training; `docs/wheel_legged.md` has the table.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import pi
 from pathlib import Path
@@ -20,7 +20,8 @@ from simtrust.simulators.task_specs import States
 
 MODEL_FILE = Path(__file__).with_name("wheel_legged.xml")
 WHEEL_RADIUS = 0.1  # m
-SUBSTEPS = 5  # of 1 ms: 200 Hz control
+SUBSTEPS = 5  # of 1 ms each
+CONTROL_RATE = 200  # Hz
 SETTLED_HEIGHT = -4.2e-4
 """Metres by which the axle sinks until the floor carries the robot; from 0 it would drop in every step."""
 FALLEN_TILT = 0.5
@@ -122,7 +123,6 @@ MOVING_STRAIGHT = BalancingTask(
 """Eq. 35."""
 BALANCING_TASKS = {task.name: task for task in (STANDING_STILL, MOVING_STRAIGHT)}
 
-Spread = Callable[[np.random.Generator], float]
 START_SPREAD = np.array([0.05, 0.1, 0.02, 0.05])
 """Episodes start uniformly within ± these of (θ, θ̇, x, ẋ) = 0."""
 
@@ -165,15 +165,13 @@ class WheelLegged(BatchedTask):
         max_episode_steps: int | None = None,
     ) -> None:
         self.task = task
-        model = load_model_file(MODEL_FILE, task.name)
-        seconds = model.opt.timestep * SUBSTEPS
         super().__init__(
             task.name,
-            model,
+            load_model_file(MODEL_FILE, task.name),
             num_envs=num_envs,
             substeps=SUBSTEPS,
             shifts=robot_shifts(fidelity, shifts),
-            max_episode_steps=max_episode_steps or round(task.seconds / seconds),
+            max_episode_steps=max_episode_steps or round(task.seconds * CONTROL_RATE),
         )
         amounts = {shift.kind: shift.amount for shift in self.shifts}
         self._sensor_noise = amounts.get("sensor-noise", 0.0) * np.array([TILT_NOISE, GYRO_NOISE])
@@ -188,7 +186,7 @@ class WheelLegged(BatchedTask):
         self._rolled = np.zeros(num_envs)
         self._observed = [STATE_NAMES.index(name) for name in task.observed]
         self._torque_limit = float(self.model.actuator_ctrlrange[0, 1])
-        self._define_spaces(np.inf, len(self._observed))
+        self._define_spaces(len(self._observed))
 
     @property
     def true_state(self) -> np.ndarray:
@@ -207,7 +205,7 @@ class WheelLegged(BatchedTask):
                 self._floor_phase[index] = self._noise_generators[index].uniform(0.0, 2 * pi)
         # As if the wheels had rolled at their speed for one step before.
         self._rolled[chosen] = self._rolled_distance(self.time_step)[chosen]
-        self._measure(chosen)
+        self._measure(chosen, self.true_state[chosen])
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         torque = np.clip(self._disturbed(actions), -self._torque_limit, self._torque_limit)
@@ -216,16 +214,16 @@ class WheelLegged(BatchedTask):
             wave = np.sin(2 * pi * self._position[:, 0] / FLOOR_WAVELENGTH + self._floor_phase)
             self._sliding_friction[:] = self._even_friction * (1.0 + self._unevenness * wave)
         self._step_physics(torque)
-        self._measure(np.arange(self.num_envs))
         state = self.true_state
+        self._measure(np.arange(self.num_envs), state)
         return reward, np.abs(state[:, 0]) > FALLEN_TILT, {"state": state}
 
     def _observe(self) -> np.ndarray:
         return self._measured[:, self._observed]
 
-    def _measure(self, chosen: np.ndarray) -> None:
-        """Read the sensors of the instances ``chosen``; where no effect is on, they tell the truth."""
-        measured = self.true_state[chosen]
+    def _measure(self, chosen: np.ndarray, state: np.ndarray) -> None:
+        """Read the sensors of the instances ``chosen``, whose true states are ``state`` ``[n, 4]``."""
+        measured = state.copy()
         if self._sensor_noise.any():
             noise = np.stack([self._noise_generators[index].standard_normal(2) for index in map(int, chosen)])
             measured[:, :2] += self._sensor_noise * noise

@@ -14,7 +14,7 @@ from simtrust import data
 from simtrust.algorithms.agent import Algorithm
 from simtrust.algorithms.critic import Reads
 from simtrust.algorithms.recipes import Recipe, get_recipe
-from simtrust.data.dataset import Dataset
+from simtrust.data.dataset import Dataset, episode_numbers, unknown_next_state
 from simtrust.data.replay import pack, row_size
 from simtrust.errors import ConfigError
 from simtrust.gap.ratio import next_state_noise_factor
@@ -204,7 +204,7 @@ def _log(dataset: Dataset, inside: Transitions[np.ndarray]) -> Log:
     """
     rows = len(dataset)
     goal = min(round(HELD_OUT_SHARE * rows), HELD_OUT_MAX)
-    episode = np.cumsum(dataset.episode_end) - dataset.episode_end
+    episode = episode_numbers(dataset.episode_end)
     held_out = np.zeros(rows, bool)
     if dataset.episode_count >= 10:
         wanted = max(round(dataset.episode_count * goal / rows), 1)
@@ -212,7 +212,7 @@ def _log(dataset: Dataset, inside: Transitions[np.ndarray]) -> Log:
         held_out = np.isin(episode, chosen)
     else:
         held_out[rows - goal :] = True
-    unknown = (inside.terminated > 0) & (inside.next_observation == inside.observation).all(-1)
+    unknown = unknown_next_state(inside)
     order = np.argsort(np.where(unknown, 2, np.where(held_out, 1, 0)), kind="stable")
     counts = (int((~held_out & ~unknown).sum()), int((held_out & ~unknown).sum()))
     return Log(jnp.asarray(pack(inside)[order]), *counts)

@@ -1,0 +1,56 @@
+"""What the benchmarks of updates share: a clock, the yardstick, and a fleet with data to learn from."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from simtrust.algorithms.agent import Algorithm
+from simtrust.data.replay import ReplayBuffer, insert, row_size
+from simtrust.training.fleet import UPDATE, Fleet, Log, seed_keys
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - began
+
+
+@partial(jax.jit, static_argnums=2)
+def _chain(x, weight, products: int):
+    return jax.lax.scan(lambda x, _: (x @ weight, None), x, None, length=products)[0]
+
+
+def chain_rate(size: int, products: int) -> float:
+    """GFLOP/s of a chain of square float32 products."""
+    result = seconds(lambda: _chain(jnp.ones((size, size)), jnp.eye(size), products))
+    return 2 * size**3 * products / result / 1e9
+
+
+def random_rows(algorithm: Algorithm, count: int) -> jax.Array:
+    """Rows of a log [count, row], normally distributed."""
+    width = row_size(algorithm.observation_size, algorithm.action_size)
+    return jnp.asarray(np.random.default_rng(0).normal(size=(count, width)), jnp.float32)
+
+
+def one_round(
+    algorithm: Algorithm, runs: int, rows: jax.Array, simulated_rows: int, updates: int
+) -> Callable[[], Any]:
+    """A function that does so many updates of every run, and returns the agents."""
+    fleet = Fleet(algorithm)
+    buffer = ReplayBuffer.create(runs, simulated_rows, rows.shape[1])
+    for _ in range(simulated_rows // len(rows)):
+        buffer = insert(buffer, jnp.broadcast_to(rows, (runs, *rows.shape)))
+    agents, keys = fleet.create(range(runs)), seed_keys(range(runs), UPDATE)
+    log = Log(rows, len(rows) - 2_000, 2_000)
+
+    def train() -> Any:
+        nonlocal agents
+        agents, _ = fleet.train(agents, log, buffer, keys, step=0, updates=updates)
+        return agents
+
+    return train
