@@ -21,7 +21,8 @@ from scipy.stats import rankdata
 
 from simtrust.data import Dataset, load_dataset
 from simtrust.gap.black_box import ModelGap, Unit, model_gap, probe_rollouts
-from simtrust.gap.dynamics_model import GAP_REPORT_OPTIONS, DynamicsModel, fit_dynamics_model
+from simtrust.gap.dynamics_fitting import GAP_REPORT_OPTIONS, fit_dynamics_model
+from simtrust.gap.dynamics_model import DynamicsModel
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.types import Transitions
 

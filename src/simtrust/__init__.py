@@ -27,7 +27,7 @@ _HOME = {
     "RECIPES": "simtrust.algorithms.recipes",
     "train": "simtrust.api",
     "measure_gap": "simtrust.measuring",
-    "GapReport": "simtrust.gap.measure",
+    "GapReport": "simtrust.gap.findings",
     "resume": "simtrust.training.loop",
     "evaluate": "simtrust.training.policy",
     "Policy": "simtrust.training.policy",
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from simtrust.api import train
     from simtrust.data import Dataset, load_dataset, save_dataset
     from simtrust.errors import SimtrustError
-    from simtrust.gap.measure import GapReport
+    from simtrust.gap.findings import GapReport
     from simtrust.measuring import measure_gap
     from simtrust.simulators import make_simulator, parse_shifts
     from simtrust.simulators.human_operator import generate_wheel_legged_log

@@ -11,7 +11,7 @@ from simtrust.data import Dataset, check_against_simulator, load_dataset
 from simtrust.data.formats import DonesMean
 from simtrust.errors import ConfigError, RunError
 from simtrust.gap import measure
-from simtrust.gap.measure import GapReport
+from simtrust.gap.findings import GapReport
 from simtrust.reports.gap_plots import draw_report
 from simtrust.reports.gap_summary import to_json
 from simtrust.simulators import make_simulator, parse_shifts

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from simtrust.data import Dataset
 from simtrust.errors import ConfigError
 from simtrust.gap.black_box import behaviour_clone, model_gap, probe_rollouts
-from simtrust.gap.dynamics_model import DynamicsModelOptions, fit_dynamics_model
+from simtrust.gap.dynamics_fitting import DynamicsModelOptions, fit_dynamics_model
 from simtrust.simulators.guard import CheckedInstance, GuardedSimulator
 from simtrust.types import Transitions
 

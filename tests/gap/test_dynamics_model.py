@@ -9,14 +9,8 @@ import pytest
 
 from simtrust.data.dataset import unknown_next_state
 from simtrust.errors import ConfigError, DataError
-from simtrust.gap.dynamics_model import (
-    DynamicsModelOptions,
-    FittedDynamics,
-    GaussianNetwork,
-    fit_dynamics_model,
-    gaussian_loss,
-    predict,
-)
+from simtrust.gap.dynamics_fitting import DynamicsModelOptions, FittedDynamics, fit_dynamics_model
+from simtrust.gap.dynamics_model import GaussianNetwork, gaussian_loss, predict
 from simtrust.types import Transitions
 
 A = np.array([[-0.2, 0.3], [-0.3, -0.1]])

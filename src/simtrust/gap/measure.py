@@ -1,7 +1,6 @@
 """Where a simulator deviates from the log, by how much, and what it looks like: all in one call."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
@@ -9,12 +8,13 @@ import numpy as np
 
 from simtrust.data import Dataset
 from simtrust.errors import DataError, SimulatorError
-from simtrust.gap.actuator_error import ActuatorError, actuator_error
+from simtrust.gap.actuator_error import actuator_error
 from simtrust.gap.black_box import model_gap, probe_rollouts
-from simtrust.gap.corrections import Correction, fit_corrections
-from simtrust.gap.dynamics_model import GAP_REPORT_OPTIONS, fit_dynamics_model
+from simtrust.gap.corrections import fit_corrections
+from simtrust.gap.dynamics_fitting import GAP_REPORT_OPTIONS, fit_dynamics_model
+from simtrust.gap.findings import GapReport, ModelEstimate, ReplayEstimate, Verdict
 from simtrust.gap.regions import Region, find_regions
-from simtrust.gap.replay_probe import Drift, GapErrors, Summary, drift, replay, step_errors, summarise
+from simtrust.gap.replay_probe import drift, replay, step_errors, summarise
 from simtrust.simulators import Shift, make_simulator
 from simtrust.simulators.built_in import find_built_in
 from simtrust.simulators.guard import StateNotSettable
@@ -43,75 +43,6 @@ class Stage(Protocol):
 
 def unheard(name: str, so_far: str = "") -> None:
     """A `Stage` that nobody listens to."""
-
-
-@dataclass(frozen=True, eq=False)
-class ReplayEstimate:
-    """What replay found, the log's rows being the simulator's start states."""
-
-    errors: GapErrors
-    summary: Summary
-    drift: Drift | None
-    """None where it failed."""
-    corrections: tuple[Correction, ...]
-    """Of built-in simulators, if there is a gap."""
-    actuators: ActuatorError | None
-    """If there is a gap."""
-
-
-@dataclass(frozen=True, eq=False)
-class ModelEstimate:
-    """What the ensemble fitted to the log says of the simulator's own rollouts."""
-
-    r_squared: np.ndarray  # [O] on held-out rows of the log
-    r_squared_overall: float
-    simulated: Transitions[np.ndarray]  # [N] rows of the simulator's own rollouts
-    gap: np.ndarray  # [N] distance from the ensemble's mean, in standard deviations of the logged change
-    known: np.ndarray  # [N] bool: where the ensemble's members agree as they do on the log
-    floor: float
-    """The median of the same distance on held-out rows of the log: the model's own error, above 0."""
-
-    @property
-    def ratio(self) -> float:
-        """Median gap over the known rows, in units of the floor; NaN if none is known."""
-        return float(np.median(self.gap[self.known])) / self.floor if self.known.any() else np.nan
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What it comes to."""
-
-    gap_found: bool
-    trusted_fraction: float
-    """Share of the log's states and actions in which the simulator can be trusted; NaN if unknown."""
-    trusted_error: float
-    """The one-step error up to which it is, in standard deviations of the logged change."""
-    worst_dimension: str | None
-    best_explanation: str | None
-    confidence: str
-    """``high``, ``medium`` or ``low``."""
-    reason: str
-    """What the confidence rests on."""
-
-
-@dataclass(frozen=True, eq=False)
-class GapReport:
-    """The gap between a log and a simulator."""
-
-    dataset: Dataset
-    simulator: str
-    shifts: tuple[Shift, ...]
-    observation_names: tuple[str, ...]
-    action_names: tuple[str, ...]
-    replay: ReplayEstimate | None
-    """None if the simulator cannot be put into a logged state."""
-    model: ModelEstimate | None
-    """None if it failed although replay did not."""
-    missing: dict[str, str]
-    """From a part that could not be had (replay, drift, corrections, actuators, model) to the reason."""
-    regions: tuple[Region, ...]
-    """Of replay's gap over the log, or else of the model's over the simulator's known rows."""
-    verdict: Verdict
 
 
 def measure_gap(
@@ -152,7 +83,9 @@ def measure_gap(
     stage("looking for regions")
     verdict = _verdict(replayed, model, names[0])
     regions = _regions(dataset, replayed, model, names) if verdict.gap_found else ()
-    return GapReport(dataset, simulator, tuple(shifts), *names, replayed, model, missing, regions, verdict)
+    return GapReport(
+        dataset, simulator, tuple(shifts), *names, replayed, model, None, (), None, missing, regions, verdict
+    )
 
 
 def dimension_names(dataset: Dataset, simulator: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from simtrust.gap.measure import GapReport
+from simtrust.gap.findings import GapReport
 
 CELLS = 24
 THIN = 5

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from simtrust.gap.measure import GapReport
+from simtrust.gap.findings import GapReport
 from simtrust.training.metrics import plain
 
 FORMAT = 1
