@@ -22,7 +22,7 @@ _HOME = {
     "save_dataset": "simtrust.data",
     "make_simulator": "simtrust.simulators",
     "parse_shifts": "simtrust.simulators",
-    "generate_wheel_legged_log": "simtrust.simulators.human_operator",
+    "generate_wheel_legged_log": "simtrust.simulators.log_recording",
     "Recipe": "simtrust.algorithms.recipes",
     "RECIPES": "simtrust.algorithms.recipes",
     "train": "simtrust.api",
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from simtrust.gap.findings import GapReport
     from simtrust.measuring import measure_gap
     from simtrust.simulators import make_simulator, parse_shifts
-    from simtrust.simulators.human_operator import generate_wheel_legged_log
+    from simtrust.simulators.log_recording import generate_wheel_legged_log
     from simtrust.training.loop import RunResult, resume
     from simtrust.training.policy import Policy, evaluate
 

@@ -84,7 +84,7 @@ def generate(
 
     from simtrust.data import load_dataset
     from simtrust.reports.plots import reward_distribution
-    from simtrust.simulators.human_operator import TASKS, generate_wheel_legged_log
+    from simtrust.simulators.log_recording import TASKS, generate_wheel_legged_log
 
     dataset = load_dataset(generate_wheel_legged_log(log, task, rows=rows, seed=seed))
     title = f"Rewards of a {robot} robot's operator: {task.replace('-', ' ')}"

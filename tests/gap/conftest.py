@@ -1,5 +1,9 @@
 """Small logs of built-in simulators that stand for real machines."""
 
+import importlib
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
 
@@ -44,3 +48,17 @@ def record_fixture():
 @pytest.fixture(scope="session")
 def cheetah(tmp_path_factory):
     return record(tmp_path_factory.mktemp("cheetah") / "log.hdf5", "HalfCheetah-v5")
+
+
+@pytest.fixture(scope="session")
+def known_gaps() -> ModuleType:
+    """The module of that name, so that the simulator ``known_gaps:factory`` is found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent))
+        return importlib.import_module("known_gaps")
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    """MuJoCo writes MUJOCO_LOG.TXT into the working directory when it warns."""
+    monkeypatch.chdir(tmp_path)

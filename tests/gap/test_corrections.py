@@ -7,6 +7,7 @@ import pytest
 
 from simtrust.gap.actuator_error import actuator_error
 from simtrust.gap.corrections import fit_corrections
+from simtrust.gap.replay_probe import replay
 from simtrust.simulators import parse_shifts
 
 
@@ -49,6 +50,19 @@ def test_actuator_noise_is_told_from_a_systematic_error_and_from_gravity(cheetah
     assert weak.explained > 0.8
     assert weak.systematic > 0.6
     assert heavy.explained < 0.5
+
+
+def test_a_constant_actuator_error_is_systematic(cheetah):
+    action = np.clip(cheetah.transitions.action, -0.8, 0.8)
+    told = replace(cheetah, transitions=cheetah.transitions._replace(action=action))
+    following = np.array(cheetah.transitions.next_observation)
+    rows = replay(told, "HalfCheetah-v5")
+    biased = replace(told, transitions=told.transitions._replace(action=action - np.float32(0.1)))
+    following[rows.usable] = rows.predicted[rows.usable]
+    log = replace(biased, transitions=biased.transitions._replace(next_observation=following))
+    found = actuator_error(log, "HalfCheetah-v5", rows=300)
+    assert found.systematic > 0.9
+    np.testing.assert_allclose(found.spread, 0.0, atol=0.05)
 
 
 def test_a_twins_own_shifts_are_what_it_has_now(record, tmp_path):

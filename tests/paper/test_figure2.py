@@ -12,7 +12,7 @@ from simtrust.errors import ConfigError, RunError
 from simtrust.paper.figure2 import figure2, load_cells, table
 from simtrust.paper.robot import NETWORKS, RECIPES, STUDIES, Cell, load_cell, save_cell
 from simtrust.simulators import parse_shifts
-from simtrust.simulators.human_operator import generate_wheel_legged_log
+from simtrust.simulators.log_recording import generate_wheel_legged_log
 
 TINY = {
     "hidden_sizes": (8,),

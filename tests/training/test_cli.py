@@ -19,7 +19,7 @@ from simtrust.algorithms.recipes import RECIPES
 from simtrust.api import ALGORITHM_OPTIONS
 from simtrust.errors import ConfigError
 from simtrust.paper.robot import NETWORKS, STUDIES
-from simtrust.simulators.human_operator import TASKS
+from simtrust.simulators.log_recording import TASKS
 from simtrust.training import loop
 from simtrust.training.collect import Collector
 from simtrust.training.config import RecipeName, TrainConfig, config_from_json, config_to_json

@@ -8,7 +8,8 @@ import numpy as np
 
 from simtrust.data import Dataset
 from simtrust.gap.corrections import ROWS, spread_rows
-from simtrust.gap.replay_probe import GapErrors, replay, step_errors
+from simtrust.gap.replay_probe import replay
+from simtrust.gap.step_errors import GapErrors, step_errors
 from simtrust.simulators import Shift
 from simtrust.simulators.built_in import find_built_in
 
@@ -103,15 +104,16 @@ def _least_squares(effect: np.ndarray, error: np.ndarray) -> np.ndarray:
 
 
 def _linear_share(inputs: np.ndarray, outputs: np.ndarray) -> float:
-    """Adjusted R² of the best linear map from inputs ``[N, I]`` to outputs ``[N, A]``, at least 0.
+    """Share of the outputs ``[N, A]`` that a linear map from inputs ``[N, I]`` explains, at least 0.
 
-    Adjusted, since with few rows a linear map explains part of any noise.
+    About 0, not about their mean: a constant error is systematic. Adjusted, since with few rows a linear map
+    explains part of any noise.
     """
     rows, width = inputs.shape
     design = np.column_stack([np.ones(rows), inputs])
     prediction = design @ np.linalg.lstsq(design, outputs, rcond=None)[0]
-    total = np.square(outputs - outputs.mean(0)).sum()
+    total = np.square(outputs).sum()
     if total == 0 or rows <= width + 1:
         return 0.0
     left = np.square(outputs - prediction).sum() / total
-    return float(max(0.0, 1.0 - left * (rows - 1) / (rows - width - 1)))
+    return float(max(0.0, 1.0 - left * rows / (rows - width - 1)))

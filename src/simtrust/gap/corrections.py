@@ -7,7 +7,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from simtrust.data import Dataset
-from simtrust.gap.replay_probe import replay, step_errors
+from simtrust.gap.replay_probe import replay
+from simtrust.gap.step_errors import step_errors
 from simtrust.simulators import Shift
 from simtrust.simulators.built_in import find_built_in
 from simtrust.simulators.shifts import KINDS

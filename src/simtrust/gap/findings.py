@@ -8,8 +8,9 @@ import numpy as np
 from simtrust.data import Dataset
 from simtrust.gap.actuator_error import ActuatorError
 from simtrust.gap.corrections import Correction
+from simtrust.gap.drift import Drift
 from simtrust.gap.regions import Region
-from simtrust.gap.replay_probe import Drift, GapErrors, Summary
+from simtrust.gap.step_errors import GapErrors, Summary
 from simtrust.simulators import Shift
 from simtrust.types import Transitions
 

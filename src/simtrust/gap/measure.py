@@ -11,10 +11,12 @@ from simtrust.errors import DataError, SimulatorError
 from simtrust.gap.actuator_error import actuator_error
 from simtrust.gap.black_box import model_gap, probe_rollouts
 from simtrust.gap.corrections import fit_corrections
+from simtrust.gap.drift import drift
 from simtrust.gap.dynamics_fitting import GAP_REPORT_OPTIONS, fit_dynamics_model
 from simtrust.gap.findings import GapReport, ModelEstimate, ReplayEstimate, Verdict
 from simtrust.gap.regions import Region, find_regions
-from simtrust.gap.replay_probe import drift, replay, step_errors, summarise
+from simtrust.gap.replay_probe import replay
+from simtrust.gap.step_errors import step_errors, summarise
 from simtrust.simulators import Shift, make_simulator
 from simtrust.simulators.built_in import find_built_in
 from simtrust.simulators.guard import StateNotSettable

@@ -13,7 +13,7 @@ from simtrust.errors import RunError
 from simtrust.evaluation.statistics import Interval, mean_interval
 from simtrust.evaluation.traces import Traces, record_episodes
 from simtrust.simulators.built_in import real_machine
-from simtrust.simulators.human_operator import TaskName, generate_wheel_legged_log
+from simtrust.simulators.log_recording import TaskName, generate_wheel_legged_log
 from simtrust.simulators.wheel_legged import (
     CONTROL_RATE,
     MOVING_STRAIGHT,
