@@ -30,24 +30,33 @@ class DomainClassifier(eqx.Module):
     """``ψ``: two logits from ``(s, a)``."""
     transition: MLP
     """``φ``: the two logits that ``s'`` adds."""
+    logit_bound: float = eqx.field(static=True)
+    """Every logit is softly clipped to ± this; the log-ratio is inside ± twice this."""
 
     def __init__(
-        self, observation_size: int, action_size: int, hidden_sizes: Sequence[int], *, key: PRNGKeyArray
+        self,
+        observation_size: int,
+        action_size: int,
+        hidden_sizes: Sequence[int],
+        *,
+        logit_bound: float = LOGIT_BOUND,
+        key: PRNGKeyArray,
     ):
         state_action_key, transition_key = jax.random.split(key)
         in_size = observation_size + action_size
         self.state_action = MLP(in_size, hidden_sizes, 2, key=state_action_key)
         self.transition = MLP(in_size + observation_size, hidden_sizes, 2, key=transition_key)
+        self.logit_bound = logit_bound
 
     def state_action_logits(self, observation: Array, action: Array) -> Float[Array, "*batch 2"]:
         inputs = jnp.concatenate([observation, action], axis=-1)
-        return LOGIT_BOUND * jnp.tanh(self.state_action(inputs))
+        return self.logit_bound * jnp.tanh(self.state_action(inputs))
 
     def transition_residual(
         self, observation: Array, action: Array, next_observation: Array
     ) -> Float[Array, "*batch 2"]:
         inputs = jnp.concatenate([observation, action, next_observation], axis=-1)
-        return LOGIT_BOUND * jnp.tanh(self.transition(inputs))
+        return self.logit_bound * jnp.tanh(self.transition(inputs))
 
     def log_ratio(self, observation: Array, action: Array, next_observation: Array) -> Float[Array, "*batch"]:
         """``log P̂/P (s'|s, a)``: positive where the simulator goes and reality would not."""
