@@ -29,3 +29,7 @@ class SimulatorError(SimtrustError, RuntimeError):
 
 class RunError(SimtrustError, RuntimeError):
     """A run directory is locked, incomplete, damaged, or of a newer version."""
+
+
+class ExportError(SimtrustError, RuntimeError):
+    """What would run on the robot could not be written, or would not compute the same."""
