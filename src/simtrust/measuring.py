@@ -12,6 +12,7 @@ from simtrust.data.formats import DonesMean
 from simtrust.errors import ConfigError, RunError
 from simtrust.gap import measure
 from simtrust.gap.findings import GapReport
+from simtrust.reports.gap_html import write_html
 from simtrust.reports.gap_plots import draw_report
 from simtrust.reports.gap_summary import to_json
 from simtrust.simulators import make_simulator, parse_shifts
@@ -78,6 +79,7 @@ def measure_gap(
         )
         write_atomically(folder / "gap.json", (json.dumps(to_json(report, made), indent=2) + "\n").encode())
         try:
+            write_html(report, folder / "report.html", made)
             draw_report(report, folder)
         except Exception as error:
             # Hours of measuring must not be lost for a picture.

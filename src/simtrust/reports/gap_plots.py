@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from simtrust.gap.findings import GapReport
-
-CELLS = 24
-THIN = 5
-"""A cell of the map with fewer rows is hatched: the log hardly says anything there."""
+from simtrust.reports.gap_map import THIN, GapMap, draw_maps
 
 
 def draw_report(report: GapReport, folder: Path) -> list[Path]:
@@ -20,8 +19,8 @@ def draw_report(report: GapReport, folder: Path) -> list[Path]:
         drawn.append(_dimensions(report, folder / "gap-dimensions.png"))
         if report.replay.drift is not None:
             drawn.append(_drift(report, folder / "gap-drift.png"))
-    map_of = _map(report, folder / "gap-map.png")
-    return drawn + ([map_of] if map_of else [])
+    drawn += [_map(first, folder / "gap-map.png") for first in draw_maps(report)[:1]]
+    return drawn
 
 
 def _dimensions(report: GapReport, path: Path) -> Path:
@@ -34,7 +33,9 @@ def _dimensions(report: GapReport, path: Path) -> Path:
     mean = errors.mean[order]
     reach = np.nan_to_num(np.abs(np.stack([mean - errors.low[order], errors.high[order] - mean])))
     axes.barh(range(len(order)), np.nan_to_num(mean), xerr=reach, color="C0", ecolor="black", capsize=2)
-    axes.set_yticks(range(len(order)), [report.observation_names[index] for index in order], fontsize="small")
+    axes.set_yticks(
+        range(len(order)), [_plain(report.observation_names[index]) for index in order], fontsize="small"
+    )
     axes.set_xlabel("one-step error, in standard deviations of the logged change")
     figure.savefig(path, dpi=120)
     return path
@@ -56,54 +57,40 @@ def _drift(report: GapReport, path: Path) -> Path:
     return path
 
 
-def _map(report: GapReport, path: Path) -> Path | None:
-    """The median gap over the two dimensions that the regions split most; None if nothing was split."""
-    names = [*report.observation_names, *report.action_names]
-    split = [name for region in report.regions for name in region.bounds]
-    axes_names = sorted(set(split), key=lambda name: (-split.count(name), names.index(name)))[:2]
-    if not axes_names:
-        return None
-    features, gap = _rows(report)
-    spread = np.ptp(np.quantile(features, [0.005, 0.995], axis=0), axis=0)
-    varying = [name for name, width in zip(names, spread, strict=True) if width > 0]
-    # One axis alone is shown against the first other dimension.
-    axes_names = [name for name in axes_names if name in varying]
-    axes_names += [name for name in varying if name not in axes_names][: 2 - len(axes_names)]
-    if len(axes_names) < 2:
-        return None
-    x, y = (features[:, names.index(name)] for name in axes_names)
-    limits = [np.quantile(values, [0.005, 0.995]) for values in (x, y)]
-    edges = [np.linspace(low, high, CELLS + 1) for low, high in limits]
-    column, row = (np.clip(np.digitize(v, e) - 1, 0, CELLS - 1) for v, e in zip((x, y), edges, strict=True))
-    cell = row * CELLS + column
-    counts = np.bincount(cell, minlength=CELLS**2).reshape(CELLS, CELLS)
-    median = np.full(CELLS**2, np.nan)
-    for index in np.unique(cell):
-        median[index] = np.median(gap[cell == index])
+def _map(drawn: GapMap, path: Path) -> Path:
+    """The median gap over the two dimensions that the regions split most."""
     figure = Figure(figsize=(6.5, 5), layout="constrained")
     axes = figure.subplots()
-    positive = median[median > 0]
+    positive = drawn.median[drawn.median > 0]
     norm = LogNorm(positive.min(), positive.max()) if len(positive) and np.ptp(positive) > 0 else None
-    mesh = axes.pcolormesh(*edges, np.where(median > 0, median, np.nan).reshape(CELLS, CELLS), norm=norm)
+    # A cell without any gap has the colour of the least.
+    shown = np.clip(drawn.median, positive.min(initial=np.inf), None) if len(positive) else drawn.median
+    mesh = axes.pcolormesh(drawn.x_edges, drawn.y_edges, shown, norm=norm)
     figure.colorbar(mesh, label="median one-step gap")
-    thin = np.ma.masked_where(counts >= THIN, np.ones_like(counts, float))
-    axes.pcolor(*edges, thin, hatch="///", alpha=0.0)
+    axes.add_collection(_hatching(drawn), autolim=False)
     axes.set(
-        xlabel=axes_names[0], ylabel=axes_names[1], title=f"hatched: fewer than {THIN} rows", facecolor="0.93"
+        xlabel=_plain(drawn.x),
+        ylabel=_plain(drawn.y or ""),
+        title=f"hatched: fewer than {THIN} rows; grey: none",
+        facecolor="0.88",
     )
+    if drawn.y is None:
+        axes.set_yticks([])
     figure.savefig(path, dpi=120)
     return path
 
 
-def _rows(report: GapReport) -> tuple[np.ndarray, np.ndarray]:
-    """States and actions side by side [N, O + A] and their gaps [N], of the estimator the regions are of."""
-    if report.replay is not None:
-        errors = report.replay.errors
-        usable = ~np.isnan(errors.gap)
-        rows, gap, source = errors.rows[usable], errors.gap[usable], report.dataset.transitions
-    else:
-        assert report.model is not None
-        known = report.model.known
-        rows, gap, source = np.flatnonzero(known), report.model.gap[known], report.model.simulated
-    parts = [np.asarray(field)[rows] for field in (source.observation, source.action)]
-    return np.concatenate(parts, axis=1), gap
+def _hatching(drawn: GapMap) -> PatchCollection:
+    """What lies over the thin cells: paled, and hatched in a colour that is seen on any other."""
+    row, column = np.nonzero(drawn.thin)
+    width, height = (float(edges[1] - edges[0]) for edges in (drawn.x_edges, drawn.y_edges))
+    corners = zip(drawn.x_edges[column].tolist(), drawn.y_edges[row].tolist(), strict=True)
+    patches = [Rectangle(corner, width, height) for corner in corners]
+    return PatchCollection(
+        patches, facecolor=(1, 1, 1, 0.45), edgecolor=(0, 0, 0, 0.75), hatch="//////", linewidth=0
+    )
+
+
+def _plain(name: str) -> str:
+    """A name whose dollar signs are no formula."""
+    return name.replace("$", r"\$")
