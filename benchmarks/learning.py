@@ -18,10 +18,11 @@ import numpy as np
 
 ROWS = {
     "trust": ["trust"],
+    "h2o_layer_norm": ["h2o_layer_norm"],
     "h2o": ["h2o"],
     "sac": ["sac"],
-    "trust without dynamics ratio": ["h2o_dr", "--critic-layer-norm", "True"],
-    "trust without value term": ["h2o_reg", "--critic-layer-norm", "True"],
+    "h2o_layer_norm without dynamics ratio": ["h2o_dr", "--critic-layer-norm", "True"],
+    "h2o_layer_norm without value term": ["h2o_reg", "--critic-layer-norm", "True"],
     "cql": ["cql"],
 }
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simtrust.algorithms.agent import Algorithm
-from simtrust.data.replay import ReplayBuffer, insert, row_size
+from simtrust.data.replay import ReplayBuffer, insert
 from simtrust.training.fleet import UPDATE, Fleet, Log, seed_keys
 
 
@@ -32,8 +32,8 @@ def chain_rate(size: int, products: int) -> float:
 
 
 def random_rows(algorithm: Algorithm, count: int) -> jax.Array:
-    """Rows of a log [count, row], normally distributed."""
-    width = row_size(algorithm.observation_size, algorithm.action_size)
+    """Rows of a log or a simulator [count, row], normally distributed."""
+    width = algorithm.simulated_row_size
     return jnp.asarray(np.random.default_rng(0).normal(size=(count, width)), jnp.float32)
 
 

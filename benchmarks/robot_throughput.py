@@ -62,7 +62,8 @@ def arithmetic(algorithm: Algorithm, rows) -> float:
             unpack(rows[: count[s]], *sizes) if s in count else None for s in (Reads.REAL, Reads.SIM)
         )
         classifier = unpack(rows[:half], *sizes) if algorithm.recipe.trains_gap_model else None
-        batch = Batch(real, sim, classifier, classifier)
+        gap = rows[: count[Reads.SIM], -1] if algorithm.recipe.measures_gap else None
+        batch = Batch(real, sim, classifier, classifier, gap)
         return algorithm.update(algorithm.create(key), batch, algorithm.draw_noise(key))
 
     cost = jax.jit(update).lower(jax.random.key(0)).cost_analysis()

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from simtrust.networks import MLP, CriticEnsemble, LayerNorm
+from simtrust.networks import MLP, CriticEnsemble, LayerNorm, ResidualMLP
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])
@@ -20,6 +20,19 @@ def test_mlp_is_the_textbook_one(layer_norm):
                 hidden = centred / np.sqrt(hidden.var(-1, keepdims=True) + 1e-5)
             hidden = np.maximum(hidden, 0.0)
     np.testing.assert_allclose(mlp(x), hidden, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden_sizes", [(5,), (5, 5), (5, 5, 5, 5)])
+def test_residual_mlp_is_swish_and_skips(hidden_sizes):
+    mlp = ResidualMLP(3, hidden_sizes, 2, key=jax.random.key(0))
+    x = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    assert len(mlp.layers) == len(hidden_sizes) + 1
+    hidden = 0.0
+    for index, layer in enumerate(mlp.layers[:-1]):
+        reached = (hidden if index else x) @ np.asarray(layer.weight) + np.asarray(layer.bias)
+        hidden = hidden + reached / (1 + np.exp(-reached))
+    expected = hidden @ np.asarray(mlp.layers[-1].weight) + np.asarray(mlp.layers[-1].bias)
+    np.testing.assert_allclose(mlp(x), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_layer_norm_standardises():

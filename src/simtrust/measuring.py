@@ -4,19 +4,24 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
 from simtrust.data import Dataset, check_against_simulator, load_dataset
 from simtrust.data.formats import DonesMean
 from simtrust.errors import ConfigError, RunError
+from simtrust.export.trust_onnx import export_trust
 from simtrust.gap import measure
 from simtrust.gap.findings import GapReport
+from simtrust.gap.measure import NamedPolicy
 from simtrust.reports.gap_html import write_html
 from simtrust.reports.gap_plots import draw_report
 from simtrust.reports.gap_summary import to_json
 from simtrust.simulators import make_simulator, parse_shifts
+from simtrust.stages import show_stages
 from simtrust.training.checkpoint import write_atomically
+from simtrust.training.policy import Policy as TrainedPolicy
 
 
 def measure_gap(
@@ -26,6 +31,7 @@ def measure_gap(
     shifts: Sequence[str] = (),
     out: str | Path | None = None,
     dones_mean: DonesMean | None = None,
+    policy: str | Path | None = None,
     seed: int = 0,
     quiet: bool = False,
     command: str | None = None,
@@ -39,8 +45,10 @@ def measure_gap(
         real: the log, a file or loaded.
         simulator: as ``--sim`` of the command line.
         shifts: of a built-in simulator.
-        out: a folder for ``gap.json`` and pictures; None writes nothing.
+        out: a folder for ``report.html``, ``gap.json``, pictures, and the gap as a function of state and
+            action (``trust.onnx``, ``trust.npz`` and a runner of the latter); None writes nothing.
         dones_mean: what a log's bare ``dones`` mean.
+        policy: a run directory; how much of its time the policy of its first seed spends in low trust.
         seed: of everything random.
         quiet: show no progress.
         command: what is recorded in ``gap.json`` as having made it.
@@ -61,30 +69,63 @@ def measure_gap(
         dataset, instance.single_observation_space, instance.single_action_space, simulator
     )
     instance.close()
+    followed = None if policy is None else _policy(policy, dataset)
     if folder is not None:
         _make(folder)
-    console = Console(stderr=True, quiet=quiet)
-    with console.status("measuring the gap") as status:
-
-        def stage(name: str, so_far: str = "") -> None:
-            status.update(Text(f"{name} {so_far}"))
-            # Elsewhere than on a terminal only a new stage is worth a line, not how far it is.
-            if not console.is_terminal and not so_far:
-                console.print(name, highlight=False, markup=False)
-
-        report = measure.measure_gap(dataset, simulator, shifts=kinds, seed=seed, stage=stage)
+    with show_stages(quiet=quiet) as stage:
+        report = measure.measure_gap(
+            dataset, simulator, shifts=kinds, policy=followed, seed=seed, stage=stage
+        )
     if folder is not None:
         made = command or (
             f"simtrust.measure_gap({dataset.source!r}, {simulator!r}, shifts={list(shifts)!r}, seed={seed})"
         )
         write_atomically(folder / "gap.json", (json.dumps(to_json(report, made), indent=2) + "\n").encode())
-        try:
-            write_html(report, folder / "report.html", made)
-            draw_report(report, folder)
-        except Exception as error:
-            # Hours of measuring must not be lost for a picture.
-            Console(stderr=True).print(Text(f"not all pictures could be drawn: {error}"), soft_wrap=True)
+        for what, write in (
+            ("report.html", lambda: write_html(report, folder / "report.html", made)),
+            ("the pictures", lambda: draw_report(report, folder)),
+            ("the trust model", lambda: _export(report, folder, made)),
+        ):
+            try:
+                write()
+            except Exception as error:
+                # What took long to measure must not be lost for a picture.
+                told = Text(f"could not write {what}: {error}")
+                Console(stderr=True).print(told, soft_wrap=True)
     return report
+
+
+def _policy(directory: str | Path, dataset: Dataset) -> NamedPolicy:
+    trained = TrainedPolicy(directory)
+    sizes = tuple(len(x) for x in (trained.scaling.observation_mean, trained.scaling.action_low))
+    if sizes != (dataset.observation_size, dataset.action_size):
+        raise ConfigError(
+            f"the policy in {directory} reads {sizes[0]} observations and gives {sizes[1]} actions; the log "
+            f"has {dataset.observation_size} and {dataset.action_size}. Name a run on this machine."
+        )
+    runs = len(trained.seeds)
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        return trained(np.broadcast_to(observation, (runs, *observation.shape)))[0]
+
+    return NamedPolicy(str(directory), act)
+
+
+def _export(report: GapReport, folder: Path, command: str) -> None:
+    if report.trust is None:
+        return
+    export_trust(
+        report.trust.model,
+        folder,
+        observation_names=report.observation_names,
+        action_names=report.action_names,
+        metadata={
+            "command": command,
+            "log": report.dataset.source,
+            "log_sha256": report.dataset.sha256,
+            "simulator": " ".join([report.simulator, *map(str, report.shifts)]),
+        },
+    )
 
 
 def _make(folder: Path) -> None:

@@ -76,6 +76,26 @@ class MLP(eqx.Module):
         return last(x)
 
 
+class ResidualMLP(eqx.Module):
+    """Swish layers of one width, each but the first added to what it reads (He et al., 2016).
+
+    Smooth, as most of a machine's dynamics are, and deep enough for contacts; ``benchmarks/gap_truth.py``
+    measures what it fits.
+    """
+
+    layers: tuple[Linear, ...]
+
+    def __init__(self, in_size: int, hidden_sizes: Sequence[int], out_size: int, *, key: PRNGKeyArray):
+        self.layers = MLP(in_size, hidden_sizes, out_size, key=key).layers
+
+    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        first, *middle, last = self.layers
+        x = jax.nn.swish(first(x))
+        for layer in middle:
+            x = x + jax.nn.swish(layer(x))
+        return last(x)
+
+
 class CriticEnsemble(eqx.Module):
     """``E`` independent action-value functions ``Q_e(s, a)``, stored as one MLP with a leading axis."""
 

@@ -47,11 +47,13 @@ class Case:
         self.noise = self.algorithm.draw_noise(jax.random.key(seed + 1))
         half = self.algorithm.options.classifier_batch_size // 2
         sizes = {source.name.lower(): n for source, n in self.algorithm.batch_sizes.items()}
+        measured_gap = np.random.default_rng(5).exponential(size=sizes.get("sim", 0)).astype(np.float32)
         self.batch = Batch(
             rows(sizes["real"], 1) if "real" in sizes else None,
             rows(sizes["sim"], 2) if "sim" in sizes else None,
             rows(half, 3) if recipe.trains_gap_model else None,
             rows(half, 4) if recipe.trains_gap_model else None,
+            jnp.asarray(measured_gap) if recipe.measures_gap else None,
         )
 
     def updated_critic(self):

@@ -6,8 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simtrust.algorithms.critic import Reads
-from simtrust.algorithms.recipes import RECIPES
+from simtrust.algorithms.critic import (
+    REAL,
+    SIM,
+    Reads,
+    Samples,
+    bellman,
+    by_measured_gap,
+    measured_trust,
+    uniform,
+    value_gap,
+)
+from simtrust.algorithms.recipes import RECIPES, Recipe
 from simtrust.gap.ratio import GAP_MIN
 
 
@@ -71,18 +81,90 @@ def test_beta_zero_removes_the_value_term(case, whole, without):
     assert not same(case(whole).updated_critic(), case(without).updated_critic())
 
 
-def test_trust_without_layer_norm_is_h2o(case):
-    assert same(case("trust", critic_layer_norm=False).updated_critic(), case("h2o").updated_critic())
+def test_h2o_layer_norm_is_h2o_but_for_its_layer_norm(case):
+    without = case("h2o_layer_norm", critic_layer_norm=False)
+    assert same(without.updated_critic(), case("h2o").updated_critic())
+    assert same(case("h2o_layer_norm").updated_critic(), case("h2o", critic_layer_norm=True).updated_critic())
+    assert not same(without.updated_critic(), case("trust", critic_layer_norm=False).updated_critic())
+
+
+def with_measured_gap(case, gap):
+    """The case with the same measured gap for every simulated row."""
+    case.batch = case.batch._replace(measured_gap=jnp.full(case.batch.sim.reward.shape, gap))
+    return case
+
+
+def test_without_a_measured_gap_trust_is_h2o_without_either_use_of_a_gap(case):
+    trust = with_measured_gap(case("trust"), 0.0)
+    assert same(trust.updated_critic(), case("h2o_a_dr", critic_layer_norm=True).updated_critic())
+    assert not same(case("trust").updated_critic(), trust.updated_critic())
+
+
+BY_MEASURED_GAP = Recipe("", (bellman(REAL), bellman(SIM), value_gap(omega=by_measured_gap)), (REAL, SIM))
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.3, 1e6, np.inf])
+def test_a_constant_measured_gap_makes_omega_uniform(case, gap):
+    constant = with_measured_gap(case(BY_MEASURED_GAP), gap)
+    assert same(constant.updated_critic(), case("h2o_a_dr").updated_critic())
+    assert not same(case(BY_MEASURED_GAP).updated_critic(), case("h2o_a_dr").updated_critic())
+
+
+def measured(*gap: float) -> Samples:
+    rows = jnp.zeros(len(gap))
+    return Samples(jnp.zeros((2, len(gap))), rows, rows, measured_gap=jnp.array(gap))
+
+
+def test_a_row_of_no_measured_gap_counts_in_full():
+    assert measured_trust(measured(0.0))[0] == 1.0
+
+
+def test_the_larger_the_measured_gap_the_smaller_the_weight_and_the_larger_omega():
+    rows = measured(0.0, 0.1, 1.0, 5.0)
+    weight, log_omega = measured_trust(rows), by_measured_gap(rows)
+    np.testing.assert_allclose(weight, np.exp([0.0, -0.1, -1.0, -5.0]), rtol=1e-6)
+    np.testing.assert_allclose(jnp.exp(log_omega), np.array([0.0, 0.1, 1.0, 5.0]) / 6.1, atol=1e-6)
+    assert (np.diff(weight) < 0).all()
+    assert (np.diff(log_omega) > 0).all()
+    assert (jnp.diff(uniform(rows)) == 0).all()
+
+
+def test_the_measured_gap_keeps_its_bounds():
+    rows = measured(1.0, 10.0, 1e6, np.inf)
+    np.testing.assert_allclose(measured_trust(rows)[2:], 1e-5, rtol=1e-6)
+    np.testing.assert_allclose(jnp.exp(by_measured_gap(rows)), np.array([1, 10, 10, 10]) / 31, rtol=1e-6)
+
+
+def test_no_gradient_flows_through_the_measured_gap(case):
+    case = case("trust")
+    next_values = jnp.zeros(case.algorithm.options.batch_size)
+
+    def loss(gap):
+        batch = case.batch._replace(measured_gap=gap)
+        return case.algorithm.critic_loss(
+            case.agent.critic, case.agent, batch, next_values, (None, None), case.noise
+        )[0]
+
+    value, gradient = jax.value_and_grad(loss)(case.batch.measured_gap)
+    assert (gradient == 0).all()
+    assert loss(case.batch.measured_gap + 1.0) != value
 
 
 def test_h2o_is_the_papers_and_has_no_layer_norm(case):
     assert case("h2o").agent.critic.members.norms == ()
-    assert len(case("trust").agent.critic.members.norms) == 2
+    for recipe in ("trust", "h2o_layer_norm"):
+        assert len(case(recipe).agent.critic.members.norms) == 2
 
 
-def test_a_gap_model_exists_only_where_some_term_reads_it(case):
+def test_classifiers_exist_only_where_some_term_reads_them(case):
     with_model = {name for name in RECIPES if case(name).agent.classifier is not None}
-    assert with_model == set(RECIPES) - {"sac", "cql", "h2o_a_dr", "h2o_reg_dr"}
+    assert with_model == set(RECIPES) - {"trust", "sac", "cql", "h2o_a_dr", "h2o_reg_dr"}
+
+
+def test_the_gap_is_measured_only_where_some_term_reads_it(case):
+    rows = {name: case(name).algorithm.simulated_row_size for name in RECIPES}
+    assert {name for name in RECIPES if RECIPES[name].measures_gap} == {"trust"}
+    assert rows == {name: 10 + (name == "trust") for name in RECIPES}
 
 
 def test_sources_follow_from_the_terms():
@@ -90,6 +172,7 @@ def test_sources_follow_from_the_terms():
     assert RECIPES["cql"].reads == {Reads.REAL, Reads.SAMPLED_ACTIONS}
     assert RECIPES["darc"].reads == {Reads.SIM, Reads.LOG_RATIO}
     assert RECIPES["h2o"].reads == {Reads.REAL, Reads.SIM, Reads.LOG_RATIO, Reads.GAP}
+    assert RECIPES["trust"].reads == {Reads.REAL, Reads.SIM, Reads.MEASURED_GAP}
     assert RECIPES["h2o_dr"].reads == {Reads.REAL, Reads.SIM, Reads.GAP}
 
 

@@ -1,4 +1,4 @@
-"""H2O's critic loss against a slow transcription of Eq. 6, 7, 8 and 33, one number at a time.
+"""H2O's critic loss, and ours, against a slow transcription of Eq. 6, 7, 8 and 33, one number at a time.
 
 The transcription runs in float64 and knows nothing of the library but the networks' weights. It uses
 the four log-probabilities of Eq. 7 as the paper writes them. Gradients are central differences of it.
@@ -57,9 +57,19 @@ def action_of(actor, s, noise):
     return np.tanh(mean + np.exp(np.clip(log_std, -20, 2)) * noise)
 
 
-def literal_loss(critics, frozen, real, sim, noise):
+def classified(sim, noise, phi, psi, factor):
+    """w and u of every simulated row by the classifiers, before they are clipped."""
+    w, u = [], []
+    for index, (s, a, _, s_next, _) in enumerate(zip(*sim, strict=True)):
+        w.append(math.exp(-log_ratio(phi, psi, s, a, s_next)))
+        draws = [log_ratio(phi, psi, s, a, s_next + factor @ e) for e in noise.next_state[:, index]]
+        u.append(sum(draws) / len(draws))
+    return w, u
+
+
+def literal_loss(critics, frozen, real, sim, noise, w, u):
     """Σ_critics of Eq. 8 (without its ½) plus β times the bracket of Eq. 6."""
-    targets, actor, phi, psi, factor = frozen
+    targets, actor = frozen
     rows = [*zip(*real, strict=True), *zip(*sim, strict=True)]
     q = [[network(c, np.concatenate([s, a]))[0] for s, a, *_ in rows] for c in critics]
     y = []
@@ -68,12 +78,8 @@ def literal_loss(critics, frozen, real, sim, noise):
         value = min(network(t, inputs)[0] for t in targets)
         y.append(r + (0.0 if terminated else GAMMA * value))
     count = len(real[0])
-    w, u = [], []
-    for index, (s, a, _, s_next, _) in enumerate(rows[count:]):
-        ratio = math.exp(-log_ratio(phi, psi, s, a, s_next))
-        w.append(min(max(ratio, 1e-5), 1.0))
-        draws = [log_ratio(phi, psi, s, a, s_next + factor @ e) for e in noise.next_state[:, index]]
-        u.append(min(max(sum(draws) / len(draws), float(np.finfo(np.float32).tiny)), 10.0))
+    w = [min(max(x, 1e-5), 1.0) for x in w]
+    u = [min(max(x, float(np.finfo(np.float32).tiny)), 10.0) for x in u]
     omega = [x / sum(u) for x in u]
     total = 0.0
     for values in q:
@@ -85,7 +91,7 @@ def literal_loss(critics, frozen, real, sim, noise):
     return total
 
 
-@pytest.fixture(params=["h2o", "trust"])
+@pytest.fixture(params=["h2o", "h2o_layer_norm", "trust"])
 def problem(case, request):
     case = case(request.param, beta=BETA)
     agent = case.agent
@@ -94,13 +100,23 @@ def problem(case, request):
     frozen = (
         [weights(agent.target_critic.members, e) for e in range(2)],
         weights(agent.actor.network),
-        weights(agent.classifier.transition),
-        weights(agent.classifier.state_action),
-        np.asarray(case.algorithm.next_state_noise, np.float64),
     )
     as_float64 = lambda t: [np.asarray(x, np.float64) for x in t]  # noqa: E731
     data = as_float64(case.batch.real), as_float64(case.batch.sim), case.noise
-    return case, agent, frozen, data
+    return case, agent, frozen, (*data, *by_row(case, agent, sign=1))
+
+
+def by_row(case, agent, *, sign):
+    """w and u of every simulated row; the log-ratio or gap that both are made from times ``sign``."""
+    if case.batch.measured_gap is not None:
+        gap = sign * np.asarray(case.batch.measured_gap, np.float64)
+        return np.exp(-gap), gap
+    phi, psi = weights(agent.classifier.transition), weights(agent.classifier.state_action)
+    if sign < 0:
+        phi = ([*phi[0][:-1], tuple(x[..., ::-1] for x in phi[0][-1])], phi[1])
+    factor = np.asarray(case.algorithm.next_state_noise, np.float64)
+    sim = [np.asarray(x, np.float64) for x in case.batch.sim]
+    return classified(sim, case.noise, phi, psi, factor)
 
 
 def jax_loss(critic, case, agent):
@@ -142,7 +158,5 @@ def test_gradient_is_the_literal_one(problem):
 def test_the_wrong_sign_of_the_gap_would_be_noticed(problem):
     case, agent, frozen, data = problem
     critic = [weights(case.agent.critic.members, e) for e in range(2)]
-    targets, actor, phi, psi, factor = frozen
-    swapped = ([*phi[0][:-1], tuple(x[..., ::-1] for x in phi[0][-1])], phi[1])
-    inverted = literal_loss(critic, (targets, actor, swapped, psi, factor), *data)
+    inverted = literal_loss(critic, frozen, *data[:3], *by_row(case, agent, sign=-1))
     assert abs(float(jax_loss(case.agent.critic, case, agent)) - inverted) > 1e-3

@@ -27,7 +27,10 @@ def quick():
     optimised = not jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
     small = {"members": 2, "elites": 2, "hidden_sizes": (16,), "epochs": 2, "epoch_updates": 20}
-    patch.setattr(measure, "GAP_REPORT_OPTIONS", replace(measure.GAP_REPORT_OPTIONS, **small))
+    for options in ("SIMULATOR_GAP_OPTIONS", "TRUST_MODEL_OPTIONS"):
+        patch.setattr(measure, options, replace(getattr(measure, options), **small))
+    classifier = replace(measure.CLASSIFIER_OPTIONS, hidden_sizes=(16,), updates=20, batch_size=64)
+    patch.setattr(measure, "CLASSIFIER_OPTIONS", classifier)
     patch.setattr(measure, "PROBE_ROWS", 200)
     patch.setattr(measure, "EXPLAINED_ROWS", 100)
     yield

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
+from simtrust.data.held_out import hold_out
 from simtrust.errors import ConfigError, DataError
 from simtrust.gap.classifier_probe import (
     IMPROVED,
@@ -17,7 +18,6 @@ from simtrust.gap.classifier_probe import (
     read_changes,
     read_states,
 )
-from simtrust.gap.dynamics_fitting import _choose_held_out
 from simtrust.types import Transitions
 
 SHIFT, STD = 0.6, 0.5
@@ -145,7 +145,7 @@ def test_held_out_rows_train_nothing():
     simulated = simulated._replace(reward=np.arange(400, dtype=np.float32))
     first = classify(log, simulated, BRIEF)
     judged = first.simulated.reward.astype(int)
-    judged_log = _choose_held_out(ends(600), np.zeros(600, bool), BRIEF.held_out_share)
+    judged_log = hold_out(ends(600), np.zeros(600, bool), BRIEF.held_out_share)
     changed = np.isin(np.arange(400), judged[::2])
     other_log, other_simulated = (
         rows._replace(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from simtrust.data.dataset import unknown_next_state
+from simtrust.data.held_out import hold_out
 from simtrust.errors import ConfigError, DataError
 from simtrust.gap.dynamics_fitting import DynamicsModelOptions, FittedDynamics, fit_dynamics_model
 from simtrust.gap.dynamics_model import GaussianNetwork, gaussian_loss, predict
@@ -213,22 +214,14 @@ def test_members_differ(fitted):
     assert float(jnp.abs(weights[0] - weights[1]).max()) > 0.1
 
 
-def test_whole_episodes_are_held_out_all_over_the_log(fitted):
-    episodes = fitted.held_out.reshape(-1, EPISODE)
-    assert (episodes.all(1) | ~episodes.any(1)).all()
-    chosen = np.flatnonzero(episodes.all(1))
-    assert len(chosen) == 12
-    assert chosen[0] < 15
-    assert chosen[-1] > 105
-    assert np.diff(chosen).min() >= 8
-
-
-@pytest.mark.parametrize("ends", [[599], [589, 599]], ids=["one episode", "one that is nearly everything"])
-def test_without_enough_episodes_blocks_of_rows_are_held_out(ends):
-    rows, _ = linear_log(600)
-    held_out = fit(rows, np.isin(np.arange(600), ends)).held_out
-    assert held_out.sum() == 60
-    assert (np.diff(held_out.astype(int)) == 1).sum() == 5
+def test_whole_episodes_are_held_out_unless_told(fitted):
+    rows, ends = linear_log(600)
+    np.testing.assert_array_equal(fitted.held_out, hold_out(linear_log(6_000)[1], np.zeros(6_000, bool), 0.1))
+    told = np.arange(600) % 3 == 0
+    found = fit(rows, ends, ONE, held_out=told)
+    np.testing.assert_array_equal(found.held_out, told)
+    rows.next_observation[told] += 1e4
+    assert same_bits(found, fit(rows, ends, ONE, held_out=told))
 
 
 def test_held_out_rows_are_never_trained_on():
@@ -342,7 +335,9 @@ def test_a_loss_that_is_not_finite_is_refused():
     [
         ("members", 0),
         ("elites", 8),
-        ("hidden_sizes", (8, 0)),
+        ("hidden_sizes", (0, 0)),
+        ("hidden_sizes", (32, 16)),
+        ("hidden_sizes", ()),
         ("learning_rate", 0.0),
         ("held_out_share", 1.0),
     ],

@@ -1,6 +1,7 @@
 """The report as a whole: what it finds, what it does not, and what it says."""
 
 import json
+import runpy
 from dataclasses import replace
 
 import gymnasium
@@ -13,15 +14,19 @@ from simtrust.errors import ConfigError, DataError, RunError, ShiftError
 from simtrust.gap import measure
 from simtrust.reports.gap_summary import to_json, to_text
 
-SMALL = replace(measure.GAP_REPORT_OPTIONS, members=2, elites=2, hidden_sizes=(32,), epochs=3)
+SIZE = {"members": 2, "elites": 2, "hidden_sizes": (32,), "epochs": 3}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """Small models and few rows: what is tested here is what becomes of them."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(measure, "GAP_REPORT_OPTIONS", SMALL)
-    patch.setattr(measure, "PROBE_ROWS", 400)
+    for options in ("SIMULATOR_GAP_OPTIONS", "TRUST_MODEL_OPTIONS"):
+        patch.setattr(measure, options, replace(getattr(measure, options), **SIZE))
+    classifier = replace(measure.CLASSIFIER_OPTIONS, hidden_sizes=(16,), updates=250, batch_size=64)
+    patch.setattr(measure, "CLASSIFIER_OPTIONS", classifier)
+    patch.setattr(measure, "PROBE_ROWS", 600)
+    patch.setattr(measure, "POLICY_ROWS", 200)
     patch.setattr(measure, "EXPLAINED_ROWS", 120)
     yield
     patch.undo()
@@ -77,6 +82,9 @@ def test_a_simulator_that_cannot_be_set_is_measured_by_a_model(tmp_path):
     report = simtrust.measure_gap(path, "Pendulum-v1", out=tmp_path / "out", quiet=True)
     assert report.replay is None
     assert "Pendulum-v1" in report.missing["replay"]
+    assert report.classifier is not None
+    assert report.trust is not None
+    assert (tmp_path / "out" / "trust.onnx").exists()
     assert report.observation_names == ("observation 0", "observation 1", "observation 2")
     assert report.verdict.confidence in ("medium", "low")
     assert "held-out R²" in report.verdict.reason
@@ -147,3 +155,47 @@ def test_a_failing_part_costs_nothing_but_itself(record, tmp_path):
 def test_a_negative_seed_is_refused_at_once(cheetah):
     with pytest.raises(ConfigError, match="--seed is -1"):
         simtrust.measure_gap(cheetah, "HalfCheetah-v5", seed=-1, quiet=True)
+
+
+def test_every_part_is_there(shifted):
+    report, folder = shifted
+    assert report.missing == {}
+    assert 0 <= report.classifier.area_transition <= 1
+    np.testing.assert_allclose(report.classifier.share.sum(), 1.0, rtol=1e-6)
+    assert report.model.confusion > 1
+    assert len(report.worst_episodes) > 0
+    assert report.trust.rank_correlation > 0
+    written = {"gap.json", "report.html", "gap-map.png", "trust.onnx", "trust.npz", "trust_runner.py"}
+    assert written <= {file.name for file in folder.iterdir()}
+
+
+def test_the_trust_model_knows_the_gap(shifted):
+    report, folder = shifted
+    runner = runpy.run_path(str(folder / "trust_runner.py"))["TrustRunner"](folder / "trust.npz")
+    rows = report.dataset.transitions
+    found = runner(rows.observation[:200], rows.action[:200])
+    truth = report.replay.errors.gap[:200]
+    assert np.median(np.abs(found["gap"] - truth)) < 0.5 * np.median(truth)
+
+
+def test_a_policy_is_followed(cheetah, tmp_path):
+    size = {"hidden_sizes": (8,), "batch_size": 8, "classifier_batch_size": 8, "evaluation_episodes": 1}
+    for task in ("HalfCheetah-v5", "Hopper-v5"):
+        simtrust.train("sac", sim=task, steps=10, out=tmp_path / task, rollout_steps=10, **size)
+    report = simtrust.measure_gap(
+        cheetah, "HalfCheetah-v5", shifts=["gravity=2"], policy=tmp_path / "HalfCheetah-v5", quiet=True
+    )
+    assert len(report.policy.gap) == report.policy.rows == 200
+    assert report.policy.low_trust == (report.policy.gap > report.verdict.trusted_error).mean()
+    assert f"{report.policy.low_trust:.0%} of its time" in to_text(report)
+    with pytest.raises(ConfigError, match="reads 11 observations and gives 3 actions; the log has 17 and 6"):
+        simtrust.measure_gap(cheetah, "HalfCheetah-v5", policy=tmp_path / "Hopper-v5", quiet=True)
+
+
+def test_a_log_that_cannot_be_replayed_is_measured_by_the_model(cheetah):
+    rows = cheetah.transitions
+    clipped = rows._replace(observation=np.clip(rows.observation, -10, 10).astype(np.float32))
+    clipped.observation[:, 8] = 10.0
+    report = simtrust.measure_gap(replace(cheetah, transitions=clipped), "Walker2d-v5", quiet=True)
+    assert "can be replayed" in report.missing["replay"]
+    assert report.model is not None

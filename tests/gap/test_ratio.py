@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from simtrust.gap.classifier import DomainClassifier
 from simtrust.gap.ratio import (
     GAP_MIN,
+    bounded_gap,
     dynamics_gap,
     dynamics_ratio,
     log_gap_share,
@@ -37,6 +38,12 @@ def test_smallest_gap_has_a_finite_logarithm():
     gap = jax.jit(lambda x: jnp.log(jnp.maximum(x, GAP_MIN)))(jnp.zeros(1))
     assert np.isfinite(gap[0])
     assert np.isfinite(log_gap_share(jnp.full(128, GAP_MIN))).all()
+
+
+def test_gap_keeps_its_bounds_and_passes_no_gradient():
+    gap = bounded_gap(jnp.array([-1.0, 0.0, 0.3, 11.0, jnp.inf]))
+    np.testing.assert_allclose(gap, [GAP_MIN, GAP_MIN, 0.3, 10.0, 10.0], rtol=1e-6)
+    assert (jax.grad(lambda x: bounded_gap(x).sum())(jnp.array([0.3, 2.0])) == 0).all()
 
 
 @given(st.lists(st.floats(2**-20, 10.0, width=32), min_size=1, max_size=50), st.floats(0.125, 8.0))

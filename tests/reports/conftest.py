@@ -97,8 +97,17 @@ def build(
     replay = ReplayEstimate(errors, summarise(errors, resamples=200), drift, corrections, actuators)
     simulated = transitions(generator, 400, len(names), len(action_names))
     r_squared = np.linspace(0.99, 0.71, len(names))
+    error = generator.normal(size=(400, len(names)))
     model = ModelEstimate(
-        r_squared, 0.953, simulated, generator.lognormal(size=400), np.arange(400) % 4 > 0, 0.21
+        r_squared=r_squared,
+        r_squared_overall=0.953,
+        simulated=simulated,
+        error=error,
+        gap=np.sqrt(np.square(error).mean(1)),
+        known=np.arange(400) % 4 > 0,
+        scale=np.ones(len(names)),
+        floor=0.21,
+        confusion=1.4,
     )
     features = np.concatenate([logged.observation, logged.action], axis=1)
     policy = PolicyTrust("runs/first", 3000, 0.23, 0.04, generator.lognormal(-3, 1.2, 3000))
@@ -111,6 +120,7 @@ def build(
         replay=replay,
         model=model,
         classifier=classified(generator, simulated),
+        trust=None,
         worst_episodes=tuple(worst(generator, number, len(names)) for number in range(3)),
         policy=policy,
         missing={},

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import simtrust
 from simtrust.data import save_dataset
+from simtrust.training import gap_model
 
 TINY = {
     "hidden_sizes": (16,),
@@ -24,6 +26,8 @@ TINY = {
     "checkpoint_every": 100,
     "evaluate_every": 0,
     "evaluation_episodes": 1,
+    "gap_probe_rows": 200,
+    "gap_epochs": 1,
     "steps": 100,
 }
 
@@ -99,6 +103,13 @@ def train(tmp_path) -> Callable[..., simtrust.RunResult]:
         return simtrust.train(recipe, quiet=True, **{**TINY, "out": tmp_path / "run", **options})
 
     return train
+
+
+@pytest.fixture
+def small_gap_model(monkeypatch) -> None:
+    """Gap models of a few units, fitted and compiled at once."""
+    small = replace(gap_model.SIMULATOR_GAP_OPTIONS, members=2, elites=2, hidden_sizes=(8, 8))
+    monkeypatch.setattr(gap_model, "SIMULATOR_GAP_OPTIONS", small)
 
 
 @pytest.fixture

@@ -167,6 +167,20 @@ def test_held_out_accuracy_is_that_of_the_held_out_rows(darc):
         )
 
 
+def test_every_simulated_row_of_a_batch_comes_with_its_own_gap():
+    """Here a row's gap is the square of its reward."""
+    gap = np.square(SIM_ROWS[..., OBSERVATION + ACTION])
+    rows = np.concatenate([SIM_ROWS, gap[..., None]], axis=-1)
+    fleet, buffer = make_fleet("trust"), make_buffer(rows)
+    batch = fleet._sample(jnp.asarray(LOG_ROWS), TRAINING, buffer, buffer.rows[1], jax.random.key(0))
+    assert batch.classifier_real is batch.classifier_sim is None
+    np.testing.assert_array_equal(batch.measured_gap, jnp.square(batch.sim.reward))
+    assert len(np.unique(batch.measured_gap)) > 1
+    _, metrics = train(fleet, (3, 4), rows)
+    assert (metrics["weight"] < 1).all()
+    assert (metrics["gap"] > 0).all()
+
+
 def test_acting_without_keys_is_deterministic_and_with_keys_explores(darc):
     act, keys = darc.actor(darc.create((3, 4))), seed_keys((3, 4), EXPLORE)
     observation = np.random.default_rng(0).normal(size=(2, 6, OBSERVATION)).astype(np.float32)

@@ -15,10 +15,12 @@ from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import RECIPES
 from simtrust.data.replay import unpack
 from simtrust.errors import ConfigError, RunError, SimtrustError, SimulatorError
-from simtrust.training import setup
+from simtrust.training import gap_model, setup
 from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.config import TrainConfig, config_to_json
+from simtrust.training.gap_model import load_gap_model
 from simtrust.training.setup import prepare
+from simtrust.types import Transitions
 
 RESULT_KEYS = {
     "recipe",
@@ -75,6 +77,10 @@ def test_recipe_trains_end_to_end(train, log, recipe):
     assert result.summary["command"].startswith(f"simtrust.train('{recipe}', ")
     names = set(read_metrics(result.directory)[0])
     assert ("classifier_loss_sas" in names) == RECIPES[recipe].trains_gap_model
+    assert (result.directory / "gap_model.json").exists() == RECIPES[recipe].measures_gap
+    if recipe == "trust":
+        assert {"weight", "gap", "omega_max"} <= names
+        assert not [name for name in names if "classifier" in name or "accuracy" in name]
     assert ("simulator_return" in names) == (recipe != "cql")
 
 
@@ -105,6 +111,46 @@ def test_actor_stays_finite_however_xla_rounds(train, log, tmp_path):
             first_seed=seed,
             out=tmp_path / f"{recipe}-{seed}",
         )
+
+
+def test_every_simulated_row_carries_its_gap(train, log, small_gap_model):
+    """With two runs side by side, in the machine's units, of which the stored action is half."""
+    directory = train("trust", real=log, sim="Pendulum-v1", seeds=2).directory
+    model = load_gap_model(directory, observation_size=3, action_size=1)
+    store = CheckpointStore(directory / "checkpoints")
+    ((_, rows),) = store.load_rows(store.latest())
+    assert rows.shape == (2, 100, 10)
+    for run in rows:
+        inside = Transitions(*map(np.asarray, unpack(jnp.asarray(run), 3, 1)))
+        machine = inside._replace(action=2 * inside.action)
+        np.testing.assert_allclose(run[:, -1], model.divergence(machine), rtol=1e-3, atol=1e-5)
+    assert (rows[0, :, -1] != rows[1, :, -1]).all()
+
+
+def test_simulator_that_breaks_while_it_is_probed_can_be_resumed(
+    train, log, small_gap_model, monkeypatch, tmp_path
+):
+    def broken(*_, **__):
+        raise SimulatorError("the motor came off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gap_model, "probe_rollouts", broken)
+        with pytest.raises(SimulatorError) as caught:
+            train("trust", real=log, sim="Pendulum-v1")
+    assert f"go on with: simtrust resume {tmp_path}/run" in caught.value.__notes__[0]
+    assert not list(tmp_path.glob("run/gap_model*"))
+    result = simtrust.resume(tmp_path / "run", quiet=True)
+    assert_complete(result.directory, "trust")
+
+
+def test_run_of_a_recipe_that_was_another_is_not_gone_on_with(train, log):
+    """Its replay buffer has no measured gaps."""
+    directory = train("h2o_layer_norm", real=log, sim="Pendulum-v1").directory
+    (directory / "result.json").unlink()
+    stored = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**stored, "recipe": "trust", "steps": 200}))
+    with pytest.raises(RunError, match=r"begun when recipe trust was another.* 9 numbers, not 10"):
+        simtrust.resume(directory, quiet=True)
 
 
 def test_learning_from_the_log_alone_needs_no_simulator(train, log):
@@ -316,6 +362,17 @@ def test_memory_grows_with_what_is_kept():
     assert logs[1] - logs[0] == 3 * 10**6 * row
 
 
+def test_a_measured_gap_takes_memory_for_its_fit_and_for_its_column(log):
+    """What else the two recipes keep is the same."""
+    ours, theirs = (
+        prepare(config(name, real=str(log), sim="Pendulum-v1")).algorithm for name in ("trust", "h2o_a_dr")
+    )
+    of = lambda algorithm, capacity: setup.predicted_bytes(config(), algorithm, 10**5, capacity)  # noqa: E731
+    fit = of(ours, 0) - of(theirs, 0)
+    assert fit == 3 * (10**5 + TrainConfig().gap_probe_rows) * 4 * 9
+    assert of(ours, 10**6) - of(theirs, 10**6) == fit + 4 * 10**6
+
+
 @pytest.mark.parametrize(
     ("options", "capacity"),
     [
@@ -377,6 +434,8 @@ def test_terminals_without_a_next_state_are_the_critics_alone(tmp_path):
         ("reward_scale", math.nan),
         ("reward_scale", math.inf),
         ("buffer_capacity", 999),
+        ("gap_probe_rows", 99),
+        ("gap_epochs", 0),
     ],
 )
 def test_wrong_option_names_its_flag(option, value):

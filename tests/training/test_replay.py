@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simtrust.data.replay import ReplayBuffer, insert, pack, row_size, unpack
+from simtrust.data.replay import ReplayBuffer, insert, pack, row_size, unpack, unpack_gap
 from simtrust.types import Transitions
 
 RUNS = 2
@@ -48,6 +48,21 @@ def test_a_row_is_s_a_r_next_s_terminated():
         np.array([1.0, 2]), np.array([3.0]), np.array(4.0), np.array([5.0, 6]), np.array(True)
     )
     np.testing.assert_array_equal(pack(transitions), [1, 2, 3, 4, 5, 6, 1])
+    np.testing.assert_array_equal(pack(transitions, np.array(0.5)), [1, 2, 3, 4, 5, 6, 1, 0.5])
+
+
+def test_every_row_of_a_wrapped_ring_keeps_its_own_measured_gap():
+    transitions = make_transitions((RUNS, 7), 2, 1)
+    rows = pack(transitions, 2 * transitions.reward)
+    assert rows.shape[-1] == row_size(2, 1, measured_gap=True) == row_size(2, 1) + 1
+    buffer = ReplayBuffer.create(RUNS, 5, rows.shape[-1])
+    for part in (rows[:, :3], rows[:, 3:]):
+        buffer = insert(buffer, jnp.asarray(part))
+    found = unpack(buffer.rows, 2, 1)
+    np.testing.assert_array_equal(unpack_gap(buffer.rows), 2 * found.reward)
+    # The last five of seven, where the ring wrapped after the fifth.
+    for column, expected in zip(found, transitions, strict=True):
+        np.testing.assert_array_equal(column, expected[:, [5, 6, 2, 3, 4]])
 
 
 def numbered(start: int, count: int) -> jax.Array:

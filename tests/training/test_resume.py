@@ -139,6 +139,25 @@ def test_killed_before_any_checkpoint_equals_never_killed(start, options, tmp_pa
     assert_same_run(directory, uninterrupted)
 
 
+def test_trust_killed_while_fitting_its_gap_model_and_while_training_equals_never_killed(
+    start, options, tmp_path
+):
+    never, directory = (tmp_path / name for name in ("never", "killed"))
+    simtrust.train("trust", quiet=True, **options, out=never)
+    process = start("train", "trust", *as_arguments(options), "--out", directory)
+    assert process.stdout is not None
+    assert any("fitting the gap model" in line for line in process.stdout)
+    kill_when(process, lambda: True)
+    assert not (directory / "gap_model.json").exists()
+    kill_when(start("resume", directory), lambda: len(steps_saved(directory)) == 2)
+    fitted = (directory / "gap_model.json").stat().st_mtime_ns
+    finish(start("resume", directory))
+    assert (directory / "gap_model.json").stat().st_mtime_ns == fitted, "it is fitted once"
+    for name in ("gap_model.json", "gap_model.safetensors"):
+        assert (directory / name).read_bytes() == (never / name).read_bytes()
+    assert_same_run(directory, never)
+
+
 def test_killed_and_then_damaged_equals_never_killed(copy, uninterrupted):
     """The newest state lost a bit, and metrics were half written: it goes on from the older one."""
     *_, older, newest = steps_saved(copy)

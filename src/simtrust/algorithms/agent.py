@@ -15,12 +15,13 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from simtrust.algorithms.actor import DeterministicActor, StochasticActor
-from simtrust.algorithms.critic import CriticInputs, Reads, Samples
+from simtrust.algorithms.critic import CriticInputs, Reads, Samples, summary
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import Recipe
+from simtrust.data.replay import row_size
 from simtrust.gap import classifier as domain
 from simtrust.gap.classifier import DomainClassifier
-from simtrust.gap.ratio import dynamics_gap, dynamics_ratio
+from simtrust.gap.ratio import dynamics_gap
 from simtrust.networks import CriticEnsemble
 from simtrust.types import Transitions
 
@@ -50,6 +51,8 @@ class Batch(NamedTuple):
     sim: Transitions | None
     classifier_real: Transitions | None
     classifier_sim: Transitions | None
+    measured_gap: Float[Array, " B"] | None = None
+    """Of the rows of ``sim``."""
 
 
 class Noise(NamedTuple):
@@ -116,6 +119,12 @@ class Algorithm:
             real = min(max(round(size * self.options.real_fraction), 1), size - 1)
             return {Reads.REAL: real, Reads.SIM: size - real}
         return {source: size for source in (Reads.REAL, Reads.SIM) if source in reads}
+
+    @property
+    def simulated_row_size(self) -> int:
+        """Numbers in a row of the simulator's replay buffer."""
+        sizes = (self.observation_size, self.action_size)
+        return row_size(*sizes, measured_gap=self.recipe.measures_gap)
 
     def create(self, key: PRNGKeyArray) -> Agent:
         """A fresh agent, its target network a copy of its critic."""
@@ -252,11 +261,12 @@ class Algorithm:
                 real = self._with_sampled_actions(real, critic, agent, batch.real, noise)
         if batch.sim is not None:
             sim = Samples(q[:, count:], batch.sim.reward, next_values[count:], *gap_estimates)
+            sim = sim._replace(measured_gap=batch.measured_gap)
         beta, alpha = jnp.asarray(self.options.beta), jnp.asarray(self.options.cql_alpha)
         inputs = CriticInputs(real, sim, beta, alpha)
         terms = {term.name: term.formula(inputs).sum() for term in self.recipe.critic}
         loss = sum(terms.values(), jnp.zeros(()))
-        return loss, {"critic_loss": loss, **{f"critic_{k}": v for k, v in terms.items()}, **_summary(inputs)}
+        return loss, {"critic_loss": loss, **{f"critic_{k}": v for k, v in terms.items()}, **summary(inputs)}
 
     def _with_sampled_actions(
         self, real: Samples, critic: CriticEnsemble, agent: Agent, rows: Transitions, noise: Noise
@@ -327,19 +337,3 @@ class Algorithm:
     def _step(self, grads: Any, state: Any, parameters: Any) -> tuple[Any, Any]:
         updates, state = self.optimiser.update(grads, state, parameters)
         return optax.apply_updates(parameters, updates), state
-
-
-def _summary(inputs: CriticInputs) -> Metrics:
-    """What a practitioner watches: Q by source, and the three quantities of the gap."""
-    metrics: Metrics = {}
-    if inputs.real is not None:
-        metrics["q_real"] = inputs.real.q.mean()
-    if inputs.sim is not None:
-        metrics["q_sim"] = inputs.sim.q.mean()
-        if inputs.sim.log_ratio is not None:
-            weight = dynamics_ratio(inputs.sim.log_ratio)
-            metrics |= {"log_ratio": inputs.sim.log_ratio.mean(), "weight": weight.mean()}
-        if inputs.sim.gap is not None:
-            gap = inputs.sim.gap
-            metrics |= {"gap": gap.mean(), "omega_max": gap.max() / gap.sum()}
-    return metrics

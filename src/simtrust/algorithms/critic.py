@@ -28,7 +28,8 @@ class Reads(enum.Enum):
     REAL = "rows of the log"
     SIM = "rows of the simulator's replay buffer"
     LOG_RATIO = "the classifiers' log P̂/P on simulated rows"
-    GAP = "the gap u(s, a) on simulated rows"
+    GAP = "the classifiers' gap u(s, a) on simulated rows"
+    MEASURED_GAP = "the gap of each simulated row, measured when it was collected"
     SAMPLED_ACTIONS = "Q at random and policy actions in the states of the log"
 
 
@@ -43,7 +44,9 @@ class Samples(NamedTuple):
     log_ratio: Float[Array, " B"] | None = None
     """``log P̂/P (s'|s, a)``."""
     gap: Float[Array, " B"] | None = None
-    """``u(s, a)``."""
+    """``u(s, a)`` by the classifiers, in [tiny, 10]."""
+    measured_gap: Float[Array, " B"] | None = None
+    """``u(s, a, s')`` by the gap model that was fitted before training, 0 or more."""
     sampled_q: Float[Array, "E B K"] | None = None
     """``Q_e(s, a_k)`` at K sampled actions."""
     sampled_log_density: Float[Array, "B K"] | None = None
@@ -71,6 +74,8 @@ class Term(NamedTuple):
 
 Weight = Callable[[Samples], Float[Array, " B"]]
 Reward = Callable[[Samples], Float[Array, " B"]]
+Share = Callable[[Samples], Float[Array, " B"]]
+"""``log ω`` of each simulated row."""
 
 
 class Source(NamedTuple):
@@ -106,6 +111,12 @@ def dynamics_ratio(samples: Samples) -> Float[Array, " B"]:
     return ratio.dynamics_ratio(samples.log_ratio)
 
 
+def measured_trust(samples: Samples) -> Float[Array, " B"]:
+    """``w = exp(−u)``: the dynamics ratio, with the measured gap for the log-ratio, whose mean it is."""
+    assert samples.measured_gap is not None
+    return ratio.dynamics_ratio(samples.measured_gap)
+
+
 def own_reward(samples: Samples) -> Float[Array, " B"]:
     """``r``."""
     return samples.reward
@@ -118,10 +129,29 @@ def minus_gap(samples: Samples) -> Float[Array, " B"]:
     return samples.reward - jax.lax.stop_gradient(correction)
 
 
+def by_gap(samples: Samples) -> Float[Array, " B"]:
+    """``log ω``, by the classifiers' gap (Eq. 6)."""
+    assert samples.gap is not None
+    return ratio.log_gap_share(samples.gap)
+
+
+def by_measured_gap(samples: Samples) -> Float[Array, " B"]:
+    """``log ω``, by the measured gap."""
+    assert samples.measured_gap is not None
+    return ratio.log_gap_share(ratio.bounded_gap(samples.measured_gap))
+
+
+def uniform(samples: Samples) -> Float[Array, " B"]:
+    """``log ω`` of the ``-a`` ablation."""
+    return ratio.log_uniform_share(samples.reward)
+
+
 GAP_READERS: dict[Callable, Reads] = {
     dynamics_ratio: Reads.LOG_RATIO,
     minus_gap: Reads.LOG_RATIO,
-    ratio.log_gap_share: Reads.GAP,
+    measured_trust: Reads.MEASURED_GAP,
+    by_gap: Reads.GAP,
+    by_measured_gap: Reads.MEASURED_GAP,
 }
 
 
@@ -147,13 +177,9 @@ def weighted_mean(q: Float[Array, "E B"], log_omega: Float[Array, " B"]) -> Floa
     return (q * jnp.exp(log_omega)).sum(-1)
 
 
-by_gap = ratio.log_gap_share
-uniform = ratio.log_uniform_share
-
-
 def value_gap(
     *,
-    omega: Callable[[Float[Array, " B"]], Float[Array, " B"]] = by_gap,
+    omega: Share = by_gap,
     pool: Callable[[Float[Array, "E B"], Float[Array, " B"]], Float[Array, " E"]] = log_sum_exp,
 ) -> Term:
     """``β·(pool_B(Q; ω) − E_D[Q])``: pushes simulated values down by their gap, real ones up (Eq. 6).
@@ -163,9 +189,7 @@ def value_gap(
 
     def formula(inputs: CriticInputs) -> Float[Array, " E"]:
         sim = _sim(inputs)
-        # ω needs an array of the batch's length even where it does not read the gap.
-        gap = sim.reward if sim.gap is None else sim.gap
-        bracket = pool(sim.q, omega(gap)) - _real(inputs).q.mean(-1)
+        bracket = pool(sim.q, omega(sim)) - _real(inputs).q.mean(-1)
         return inputs.beta * jnp.clip(bracket, -BRACKET_BOUND, BRACKET_BOUND)
 
     reads = {Reads.REAL, Reads.SIM} | ({GAP_READERS[omega]} if omega in GAP_READERS else set())
@@ -187,3 +211,23 @@ def conservative() -> Term:
         return inputs.cql_alpha * (soft_maximum - real.q).mean(-1)
 
     return Term("conservative", frozenset({Reads.REAL, Reads.SAMPLED_ACTIONS}), formula)
+
+
+def summary(inputs: CriticInputs) -> dict[str, Float[Array, ""]]:
+    """What a practitioner watches: Q by source, and the mean w, the mean u and the largest ω of the batch."""
+    metrics: dict[str, Float[Array, ""]] = {}
+    if inputs.real is not None:
+        metrics["q_real"] = inputs.real.q.mean()
+    if inputs.sim is not None:
+        metrics["q_sim"] = inputs.sim.q.mean()
+        weight, gap = None, inputs.sim.gap
+        if inputs.sim.log_ratio is not None:
+            metrics["log_ratio"] = inputs.sim.log_ratio.mean()
+            weight = dynamics_ratio(inputs.sim)
+        if inputs.sim.measured_gap is not None:
+            weight, gap = measured_trust(inputs.sim), ratio.bounded_gap(inputs.sim.measured_gap)
+        if weight is not None:
+            metrics["weight"] = weight.mean()
+        if gap is not None:
+            metrics |= {"gap": gap.mean(), "omega_max": gap.max() / gap.sum()}
+    return metrics

@@ -1,7 +1,7 @@
 """Every named algorithm on one page: what its critic minimises, and whose states its actor improves.
 
 Read a recipe as its loss. Nothing else distinguishes the algorithms: which data are drawn, whether the
-simulator runs, and whether a gap model trains at all, follow from the terms (`Recipe.reads`).
+simulator runs, and whether classifiers train or the gap is measured, follow from the terms (`Recipe.reads`).
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,11 @@ from simtrust.algorithms.critic import (
     Term,
     bellman,
     by_gap,
+    by_measured_gap,
     conservative,
     dynamics_ratio,
     log_sum_exp,
+    measured_trust,
     minus_gap,
     uniform,
     value_gap,
@@ -51,7 +53,17 @@ class Recipe:
 
     @property
     def trains_gap_model(self) -> bool:
+        """Whether classifiers train beside the critics."""
         return bool(self.reads & {Reads.LOG_RATIO, Reads.GAP})
+
+    @property
+    def measures_gap(self) -> bool:
+        """Whether simulated rows carry the gap that a model, fitted before training, measured of them."""
+        return Reads.MEASURED_GAP in self.reads
+
+    @property
+    def needs_log(self) -> bool:
+        return Reads.REAL in self.reads or self.trains_gap_model or self.measures_gap
 
 
 def _h2o(summary: str, *critic: Term, **defaults: Any) -> Recipe:
@@ -63,13 +75,16 @@ _adaptive = value_gap(omega=by_gap, pool=log_sum_exp)
 _uniform = value_gap(omega=uniform, pool=log_sum_exp)
 _linear = value_gap(omega=by_gap, pool=weighted_mean)
 _by_darc = bellman(SIM, reward=minus_gap)
+_sim_by_gap, _adaptive_by_gap = bellman(SIM, weight=measured_trust), value_gap(omega=by_measured_gap)
 
 # fmt: off
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "trust":      _h2o("ours: H2O with layer-normalised critics",       _real, _sim_by_ratio, _adaptive,
-                           critic_layer_norm=True),
+        "trust":      _h2o("ours: H2O by the measured gap, stable critics", _real, _sim_by_gap,
+                           _adaptive_by_gap, critic_layer_norm=True),
         "h2o":        _h2o("H2O as published",                              _real, _sim_by_ratio, _adaptive),
+        "h2o_layer_norm": _h2o("H2O with layer-normalised critics",         _real, _sim_by_ratio, _adaptive,
+                           critic_layer_norm=True),
         "h2o_v":      _h2o("H2O(v): mean of Q instead of log-sum-exp",      _real, _sim_by_ratio, _linear),
         "h2o_a":      _h2o("H2O-a: uniform omega",                          _real, _sim_by_ratio, _uniform),
         "h2o_dr":     _h2o("H2O-dr: no dynamics ratio",                     _real, _sim, _adaptive),

@@ -26,6 +26,11 @@ def defect(
     return DataError(f"{where}: {problem}. Remedy: {remedy}.")
 
 
+def select_rows(transitions: Transitions[np.ndarray], rows: np.ndarray) -> Transitions[np.ndarray]:
+    """Some rows: by number, or where a mask is true."""
+    return Transitions(*(np.asarray(field)[rows] for field in transitions))
+
+
 def unknown_next_state(transitions: Transitions[np.ndarray]) -> np.ndarray:
     """``[T]`` bool: terminal rows that repeat their own state, since nobody recorded the next one."""
     same = (np.asarray(transitions.next_observation) == np.asarray(transitions.observation)).all(-1)

@@ -14,23 +14,30 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from simtrust.types import Transitions
 
 
-def row_size(observation_size: int, action_size: int) -> int:
-    """Numbers in a packed row: s, a, r, s', terminated."""
-    return 2 * observation_size + action_size + 2
+def row_size(observation_size: int, action_size: int, *, measured_gap: bool = False) -> int:
+    """Numbers in a packed row: s, a, r, s', terminated, and the measured gap where it has one."""
+    return 2 * observation_size + action_size + 2 + measured_gap
 
 
-def pack(transitions: Transitions[np.ndarray]) -> np.ndarray:
-    """Transitions with leading axes [...] as float32 rows [..., row_size]."""
+def pack(transitions: Transitions[np.ndarray], measured_gap: np.ndarray | None = None) -> np.ndarray:
+    """Transitions with leading axes [...], and their gap [...], as float32 rows [..., row_size]."""
     observation, action, reward, next_observation, terminated = transitions
-    columns = (observation, action, reward[..., None], next_observation, terminated[..., None])
+    columns = [observation, action, reward[..., None], next_observation, terminated[..., None]]
+    if measured_gap is not None:
+        columns.append(measured_gap[..., None])
     return np.concatenate([np.asarray(c, np.float32) for c in columns], axis=-1)
 
 
 def unpack(rows: Float[Array, "*batch row"], observation_size: int, action_size: int) -> Transitions[Array]:
-    """The inverse of `pack`, also under ``jit``."""
+    """The transitions of packed rows, also under ``jit``; a measured gap is passed over."""
     ends = np.cumsum([observation_size, action_size, 1, observation_size])
     observation, action, reward, next_observation, terminated = jnp.split(rows, ends, axis=-1)
     return Transitions(observation, action, reward[..., 0], next_observation, terminated[..., 0])
+
+
+def unpack_gap(rows: Float[Array, "*batch row"]) -> Float[Array, "*batch"]:
+    """The measured gap of packed rows that have one."""
+    return rows[..., -1]
 
 
 class ReplayBuffer(eqx.Module):

@@ -110,7 +110,9 @@ def _networks(graph: _Graph, inputs: str) -> tuple[str, str]:
         return add("Add", product, constant(f"bias_{name}"))
 
     for index in range(int(graph.arrays["hidden_layers"])):
-        hidden = add("Relu", layer(index))
+        reached = layer(index)
+        swish = add("Mul", reached, add("Sigmoid", reached))
+        hidden = add("Add", hidden, swish) if index else swish
     mean, log_variance = layer("mean"), layer("log_variance")
     upper, lower = constant("log_variance_max"), constant("log_variance_min")
     below = add("Sub", upper, add("Softplus", add("Sub", upper, log_variance)))

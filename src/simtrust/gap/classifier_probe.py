@@ -18,13 +18,15 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from simtrust.data.dataset import unknown_next_state
+from simtrust.data.dataset import select_rows, unknown_next_state
+from simtrust.data.held_out import hold_out
 from simtrust.errors import ConfigError, DataError
 from simtrust.gap import classifier as domain
 from simtrust.gap.classifier import LOGIT_BOUND, REAL, SIM, DomainClassifier
-from simtrust.gap.dynamics_fitting import _choose_held_out, _moments, _select
 from simtrust.gap.findings import Calibration, ClassifierEstimate
 from simtrust.gap.ratio import dynamics_gap, next_state_noise_factor
+from simtrust.gap.rollouts import chain_ends
+from simtrust.gap.scales import moments
 from simtrust.types import Transitions
 
 LEAST_ROWS = 10
@@ -48,9 +50,9 @@ def read_changes(log: Rows, action_space: Box) -> Reader:
 
     What a simulator gets wrong is the change, a small difference between two states that vary much more.
     """
-    here, action = (_moments(values, values) for values in (log.observation, log.action))
+    here, action = (moments(values, values) for values in (log.observation, log.action))
     # A change is no finer than the states that it is the difference of.
-    change = _moments(log.next_observation - log.observation, log.observation)
+    change = moments(log.next_observation - log.observation, log.observation)
 
     def standardised(values: np.ndarray, moments: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         return ((values - moments[0]) / moments[1]).astype(np.float32)
@@ -138,7 +140,7 @@ def classify_domains(
     Args:
         log: in the machine's units. Rows of unknown next state are left aside.
         episode_end: the log's rows at which an episode ends.
-        simulated: as `simtrust.gap.black_box.probe_rollouts` returns them.
+        simulated: as `simtrust.gap.rollouts.probe_rollouts` returns them.
         action_space: the simulator's.
         key: of the initial weights, the mini-batches and all noise.
         options: `PUBLISHED`, `IMPROVED`, or one's own.
@@ -150,26 +152,25 @@ def classify_domains(
     """
     unknown = unknown_next_state(log)
     _check(log, unknown, simulated)
-    held_out = _choose_held_out(episode_end, unknown, options.held_out_share)
-    chain_end = np.append((simulated.next_observation[:-1] != simulated.observation[1:]).any(1), True)
-    judged = _choose_held_out(chain_end, np.zeros(len(chain_end), bool), options.held_out_share)
+    held_out = hold_out(episode_end, unknown, options.held_out_share)
+    judged = hold_out(chain_ends(simulated), np.zeros(len(simulated.reward), bool), options.held_out_share)
     train_key, judge_key = jax.random.split(key)
-    training = _select(log, ~held_out & ~unknown)
+    training = select_rows(log, ~held_out & ~unknown)
     read = options.reading(training, action_space)
-    sources = (read(training), read(_select(simulated, ~judged)))
+    sources = (read(training), read(select_rows(simulated, ~judged)))
     classifier = _train(sources, train_key, options, progress)
     # u's noise is as wide as the log's states, as in training.
     width = next_state_noise_factor(read(training).observation, scale=options.next_state_noise_scale)
     of_log, of_simulated = (
         _judge(classifier, read(rows), jnp.asarray(width), judge_key, options.next_state_samples)
-        for rows in (_select(log, held_out), _select(simulated, judged))
+        for rows in (select_rows(log, held_out), select_rows(simulated, judged))
     )
     is_simulated = np.repeat([False, True], [len(of_log.gap), len(of_simulated.gap)])
     state_action = np.concatenate([of_log.state_action, of_simulated.state_action])
     transition = state_action + np.concatenate([of_log.log_ratio, of_simulated.log_ratio])
     _check_finite(transition, "the classifiers' log-odds on held-out rows")
     return ClassifierEstimate(
-        simulated=_select(simulated, judged),
+        simulated=select_rows(simulated, judged),
         log_ratio=of_simulated.log_ratio,
         gap=of_simulated.gap,
         share=of_simulated.gap / of_simulated.gap.sum(dtype=np.float64),
@@ -284,7 +285,7 @@ def _judge(
     count, parts = len(rows.reward), []
     for start in range(0, count, JUDGED_AT_ONCE):
         # The last chunk is filled up with the last row, so that it does not compile anew.
-        chunk = _select(rows, np.minimum(np.arange(start, start + JUDGED_AT_ONCE), count - 1))
+        chunk = select_rows(rows, np.minimum(np.arange(start, start + JUDGED_AT_ONCE), count - 1))
         parts.append(_judge_chunk(classifier, chunk, noise_factor, jax.random.fold_in(key, start), samples))
     return _Judgement(*(np.concatenate(field)[:count] for field in zip(*parts, strict=True)))
 

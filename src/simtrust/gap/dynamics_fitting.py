@@ -11,16 +11,16 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from simtrust.data.dataset import episode_numbers, unknown_next_state
+from simtrust.data.dataset import select_rows, unknown_next_state
+from simtrust.data.held_out import hold_out
 from simtrust.errors import ConfigError, DataError
 from simtrust.gap.dynamics_model import DynamicsModel, GaussianNetwork, gaussian_loss, predict
+from simtrust.gap.scales import moments, rounding
 from simtrust.types import Transitions
 
 EPOCH_UPDATES_MIN = 200
 """A short log is gone over several times an epoch, so that few updates are never judged alone."""
-HELD_OUT_ROWS_MAX = 10_000
-BLOCKS = 50
-"""Where whole episodes cannot be held out, the log is cut into so many blocks of neighbouring rows."""
+
 Progress = Callable[[int, float], None]
 """Called after every epoch with its number, from 1, and the members' mean held-out loss."""
 
@@ -33,6 +33,7 @@ class DynamicsModelOptions:
     elites: int = 5
     """How many members are kept: those with the least held-out loss."""
     hidden_sizes: tuple[int, ...] = (200, 200, 200, 200)
+    """One width, as often as there are layers."""
     learning_rate: float = 1e-3
     """Adam's step size at first."""
     final_learning_rate: float = 1.0
@@ -57,7 +58,8 @@ class DynamicsModelOptions:
         for name in ("members", "elites", "batch_size", "epochs", "patience"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.elites <= self.members, "elites", self.elites, "at most members")
-        _require(all(size >= 1 for size in self.hidden_sizes), "hidden_sizes", self.hidden_sizes, "positive")
+        sizes = self.hidden_sizes
+        _require(len(set(sizes)) == 1 and sizes[0] >= 1, "hidden_sizes", sizes, "positive, and all the same")
         for name in ("learning_rate", "final_learning_rate"):
             _require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
         for name in ("variance_weighting", "least_improvement"):
@@ -70,18 +72,6 @@ class DynamicsModelOptions:
 def _require(holds: bool, option: str, value: object, wanted: str) -> None:
     if not holds:
         raise ConfigError(f"{option} of the dynamics model must be {wanted}, got {value}")
-
-
-GAP_REPORT_OPTIONS = DynamicsModelOptions(
-    members=5,
-    hidden_sizes=(200, 200),
-    learning_rate=1e-2,
-    final_learning_rate=0.01,
-    variance_weighting=0.5,
-    epochs=20,
-    epoch_updates=400,
-)
-"""What the gap report affords: chosen with ``benchmarks/gap_model.py``."""
 
 
 class FittedDynamics(NamedTuple):
@@ -102,64 +92,35 @@ def fit_dynamics_model(
     *,
     key: PRNGKeyArray,
     options: DynamicsModelOptions = DynamicsModelOptions(),
+    held_out: Bool[np.ndarray, " T"] | None = None,
     progress: Progress | None = None,
 ) -> FittedDynamics:
     """Fit the ensemble to T logged rows; the same key gives the same bits.
 
-    Whole episodes, spread over the recording, are held out; blocks of neighbouring rows where that would
-    take more than half of the log. Each member ends as it was at its own best epoch. Means and standard
-    deviations come from the training rows.
+    Rows are ``held_out`` as `hold_out` chooses them, unless told. Each member ends as it was at its own best
+    epoch. Means and standard deviations come from the training rows.
 
     Raises:
         DataError: fewer than 10 rows with a known next state, or a loss that is no longer finite.
     """
     unknown = unknown_next_state(transitions)
-    held_out = _choose_held_out(episode_end, unknown, options.held_out_share)
-    training = _select(transitions, ~held_out & ~unknown)
+    if held_out is None:
+        held_out = hold_out(episode_end, unknown, options.held_out_share)
+    training = select_rows(transitions, ~held_out & ~unknown)
     scaling = _scaling(training)
     ensemble, losses = _train(
         _standardised(training, scaling),
-        _standardised(_select(transitions, held_out), scaling),
+        _standardised(select_rows(transitions, held_out), scaling),
         key,
         options,
         progress,
     )
     elites = np.argsort(losses.min(0), kind="stable")[: options.elites]
     model = DynamicsModel(jax.tree.map(lambda leaf: leaf[elites], ensemble), *map(jnp.asarray, scaling))
-    r_squared = _explained(model, _select(transitions, held_out))
+    r_squared = explained(model, select_rows(transitions, held_out))
     changing = r_squared[~np.isnan(r_squared)]
     overall = float(changing.mean()) if len(changing) else float("nan")
     return FittedDynamics(model, held_out, unknown, losses, elites, r_squared, overall)
-
-
-def _choose_held_out(episode_end: np.ndarray, unknown: np.ndarray, share: float) -> np.ndarray:
-    """[T] bool: about ``share`` of the rows, of known next state, in groups spread over the log."""
-    rows = len(episode_end)
-    if (~unknown).sum() < 10:
-        raise DataError(
-            f"{(~unknown).sum()} rows have a known next state, too few to fit the dynamics. "
-            "Remedy: record more, and next observations if they are missing."
-        )
-    share = min(share, HELD_OUT_ROWS_MAX / rows)
-    held_out = _spread_groups(episode_numbers(episode_end), share) & ~unknown
-    if not 0 < held_out.sum() <= (~unknown).sum() / 2:
-        known = np.cumsum(~unknown) - 1
-        held_out = (
-            _spread_groups(known * min(BLOCKS, int(known[-1]) + 1) // (known[-1] + 1), share) & ~unknown
-        )
-    return held_out
-
-
-def _spread_groups(group: np.ndarray, share: float) -> np.ndarray:
-    """[T] bool: the rows of a share of the groups, at least one, evenly spaced; groups count from 0."""
-    count = int(group[-1]) + 1
-    wanted = max(round(share * count), 1)
-    chosen = np.linspace(0, count - 1, wanted + 2)[1:-1].astype(int)
-    return np.isin(group, chosen)
-
-
-def _select(transitions: Transitions[np.ndarray], rows: np.ndarray) -> Transitions[np.ndarray]:
-    return Transitions(*(np.asarray(field)[rows] for field in transitions))
 
 
 class _Scaling(NamedTuple):
@@ -175,18 +136,8 @@ def _scaling(transitions: Transitions[np.ndarray]) -> _Scaling:
     inputs = np.concatenate([transitions.observation, transitions.action], axis=1)
     change = transitions.next_observation - transitions.observation
     # A change is no finer than the states that it is the difference of.
-    fields = (*_moments(inputs, inputs), *_moments(change, transitions.observation))
+    fields = (*moments(inputs, inputs), *moments(change, transitions.observation))
     return _Scaling(*(field.astype(np.float32) for field in fields))
-
-
-def _moments(values: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation; 1 for a deviation below the rounding of what was ``measured``."""
-    std = values.std(0, dtype=np.float64)
-    return values.mean(0, dtype=np.float64), np.where(std > _rounding(measured), std, 1.0)
-
-
-def _rounding(measured: np.ndarray) -> np.ndarray:
-    return 4 * np.finfo(np.float32).eps * np.abs(measured).max(0)
 
 
 class _Rows(NamedTuple):
@@ -309,10 +260,10 @@ def _squared_error(member: GaussianNetwork, rows: _Rows) -> Float[Array, ""]:
     return jnp.square(mean - rows.change).mean()
 
 
-def _explained(model: DynamicsModel, rows: Transitions[np.ndarray]) -> np.ndarray:
+def explained(model: DynamicsModel, rows: Transitions[np.ndarray]) -> np.ndarray:
     """R² [O] of the change; NaN where it only changes by rounding."""
     predicted = predict(model, rows.observation, rows.action).mean
     error = np.square(rows.next_observation - predicted, dtype=np.float64).mean(0)
     variance = (rows.next_observation - rows.observation).var(0, dtype=np.float64)
-    constant = np.sqrt(variance) <= _rounding(rows.observation)
+    constant = np.sqrt(variance) <= rounding(rows.observation)
     return np.where(constant, np.nan, 1 - error / np.where(constant, 1.0, variance))

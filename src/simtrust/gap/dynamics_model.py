@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from simtrust.networks import MLP
+from simtrust.networks import ResidualMLP
 
 LOG_VARIANCE_MIN, LOG_VARIANCE_MAX = -10.0, 0.5
 """Where the learnt bounds of the standardised log-variance start, as in PETS."""
@@ -34,12 +34,12 @@ class GaussianNetwork(eqx.Module):
     The log-variance is softly bounded, between bounds of each dimension that are learnt too (PETS, App. A.1).
     """
 
-    network: MLP
+    network: ResidualMLP
     log_variance_min: Float[Array, " O"]
     log_variance_max: Float[Array, " O"]
 
     def __init__(self, in_size: int, hidden_sizes: Sequence[int], out_size: int, *, key: PRNGKeyArray):
-        self.network = MLP(in_size, hidden_sizes, 2 * out_size, key=key)
+        self.network = ResidualMLP(in_size, hidden_sizes, 2 * out_size, key=key)
         self.log_variance_min = jnp.full(out_size, LOG_VARIANCE_MIN, jnp.float32)
         self.log_variance_max = jnp.full(out_size, LOG_VARIANCE_MAX, jnp.float32)
 

@@ -11,6 +11,7 @@ from simtrust.gap.corrections import Correction
 from simtrust.gap.drift import Drift
 from simtrust.gap.regions import Region
 from simtrust.gap.step_errors import GapErrors, Summary
+from simtrust.gap.trust_model import FittedTrust
 from simtrust.simulators import Shift
 from simtrust.types import Transitions
 
@@ -31,20 +32,24 @@ class ReplayEstimate:
 
 @dataclass(frozen=True, eq=False)
 class ModelEstimate:
-    """What the ensemble fitted to the log says of the simulator's own rollouts."""
+    """What one ensemble, fitted to the log and to the simulator's own rollouts, says of the latter."""
 
     r_squared: np.ndarray  # [O] on held-out rows of the log
     r_squared_overall: float
     simulated: Transitions[np.ndarray]  # [N] rows of the simulator's own rollouts
-    gap: np.ndarray  # [N] distance from the ensemble's mean, in standard deviations of the logged change
-    known: np.ndarray  # [N] bool: where the ensemble's members agree as they do on the log
+    error: np.ndarray  # [N, O] estimated one-step error, simulated less real, in the log's units
+    gap: np.ndarray  # [N] its root mean square, in standard deviations of the logged change
+    known: np.ndarray  # [N] bool: where the ensemble's members agree on reality as they do on the log
+    scale: np.ndarray  # [O] standard deviation of the logged change; infinite where the log does not vary
     floor: float
-    """The median of the same distance on held-out rows of the log: the model's own error, above 0."""
+    """Median error of predicting held-out rows of the log: what is noise, or beyond the model."""
+    confusion: float
+    """By which factor held-out rows are predicted worse if reality and simulator are taken for each other."""
 
     @property
-    def ratio(self) -> float:
-        """Median gap over the known rows, in units of the floor; NaN if none is known."""
-        return float(np.median(self.gap[self.known])) / self.floor if self.known.any() else np.nan
+    def median(self) -> float:
+        """Median gap over the known rows; NaN if none is known."""
+        return float(np.median(self.gap[self.known])) if self.known.any() else np.nan
 
 
 class Calibration(NamedTuple):
@@ -126,6 +131,8 @@ class GapReport:
     """None if it failed although replay did not."""
     classifier: ClassifierEstimate | None
     """None if it failed."""
+    trust: FittedTrust | None
+    """The gap as a function of state and action; None if it could not be fitted."""
     worst_episodes: tuple[WorstEpisode, ...]
     """The worst first; none if the simulator cannot be put into a logged state, or nothing deviates."""
     policy: PolicyTrust | None

@@ -1,50 +1,54 @@
 """Where a simulator deviates from the log, by how much, and what it looks like: all in one call."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
+from gymnasium.spaces import Box
 
 from simtrust.data import Dataset
 from simtrust.errors import DataError, SimulatorError
 from simtrust.gap.actuator_error import actuator_error
-from simtrust.gap.black_box import model_gap, probe_rollouts
+from simtrust.gap.classifier_probe import PUBLISHED as CLASSIFIER_OPTIONS
+from simtrust.gap.classifier_probe import classify_domains
 from simtrust.gap.corrections import fit_corrections
 from simtrust.gap.drift import drift
-from simtrust.gap.dynamics_fitting import GAP_REPORT_OPTIONS, fit_dynamics_model
-from simtrust.gap.findings import GapReport, ModelEstimate, ReplayEstimate, Verdict
+from simtrust.gap.findings import (
+    ClassifierEstimate,
+    GapReport,
+    ModelEstimate,
+    PolicyTrust,
+    ReplayEstimate,
+    WorstEpisode,
+)
 from simtrust.gap.regions import Region, find_regions
 from simtrust.gap.replay_probe import replay
+from simtrust.gap.rollouts import Policy, chain_ends, probe_rollouts, roll_out
+from simtrust.gap.simulator_gap import SIMULATOR_GAP_OPTIONS, fit_simulator_gap
 from simtrust.gap.step_errors import step_errors, summarise
+from simtrust.gap.trust_model import TRUST_MODEL_OPTIONS, FittedTrust, fit_trust_model
+from simtrust.gap.verdict import NOTICED, TRUSTED, judge
+from simtrust.gap.worst_episodes import worst_episodes
 from simtrust.simulators import Shift, make_simulator
 from simtrust.simulators.built_in import find_built_in
-from simtrust.simulators.guard import StateNotSettable
+from simtrust.stages import Stage, unheard
 from simtrust.types import Transitions
 
-TRUSTED = 0.1
-"""A row is trusted if the simulator's one-step error is below this share of the logged change's deviation."""
-NOTICED = 0.01
-"""Below this share on average, replay says that there is no gap: float32 logs alone give 1e-5 or so."""
-MODEL_ALARM = 2.0
-"""The model estimator says that there is a gap from this multiple of its own error on held-out rows on."""
-REGION_ROWS, EXPLAINED_ROWS = 50_000, 2_000
-PROBE_ROWS, PROBE_INSTANCES = 8_000, 16
+REGION_ROWS, EXPLAINED_ROWS, TRUST_ROWS = 50_000, 2_000, 50_000
+PROBE_ROWS, PROBE_INSTANCES = 64_000, 16
+POLICY_ROWS = 4_000
 DRIFT_HORIZON = 50
-LEAST_EPISODES = 10
-"""With fewer, an interval over episodes says little."""
-GOOD_MODEL = 0.9
-"""Held-out R² from which on the model estimator is worth something."""
+WORST_EPISODES, WORST_HORIZON = 3, 200
 
 
-class Stage(Protocol):
-    """Told what is being done, as it begins, and then how far it is."""
+@dataclass(frozen=True)
+class NamedPolicy:
+    """A policy whose time in low trust is to be measured."""
 
-    def __call__(self, name: str, so_far: str = "") -> Any: ...
-
-
-def unheard(name: str, so_far: str = "") -> None:
-    """A `Stage` that nobody listens to."""
+    source: str
+    act: Policy
 
 
 def measure_gap(
@@ -52,19 +56,22 @@ def measure_gap(
     simulator: str,
     *,
     shifts: Sequence[Shift] = (),
+    policy: NamedPolicy | None = None,
     seed: int = 0,
     stage: Stage = unheard,
 ) -> GapReport:
     """Measure the dynamics gap between a log and a simulator, without training any policy.
 
-    Replay (where the simulator can be put into a logged state) and a model of reality fitted to the log,
-    side by side; then the regions in which the gap differs, and what it looks like.
+    Replay (where the simulator can be put into a logged state), a model of log and simulator, and H2O's
+    classifiers, side by side; then the regions in which the gap differs, what it looks like, and the gap as a
+    function of state and action.
 
     Args:
         dataset: the log of the real machine.
         simulator: by name, as `make_simulator` takes it.
         shifts: of a built-in simulator.
-        seed: of the model, the probe rollouts and the drift's starts.
+        policy: whose time in low trust is measured, in the simulator.
+        seed: of the models, the rollouts and the drift's starts.
         stage: told what is being done.
 
     Raises:
@@ -72,21 +79,50 @@ def measure_gap(
     """
     names = dimension_names(dataset, simulator)
     missing: dict[str, str] = {}
-    try:
-        replayed = _replay(dataset, simulator, shifts, seed, stage, missing)
-    except StateNotSettable as error:
-        replayed, missing["replay"] = None, str(error)
-    try:
-        model = _model(dataset, simulator, shifts, seed, stage)
-    except (DataError, SimulatorError) as error:
-        if replayed is None:
-            raise
-        model, missing["model"] = None, str(error)
-    stage("looking for regions")
-    verdict = _verdict(replayed, model, names[0])
-    regions = _regions(dataset, replayed, model, names) if verdict.gap_found else ()
+    # What could not be measured costs only itself, as long as anything could.
+    failures: list[Exception] = []
+
+    def attempt(part: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        stage(part)
+        try:
+            return function(*arguments)
+        except (DataError, SimulatorError) as error:
+            missing[part] = str(error)
+            failures.append(error)
+            return None
+
+    replayed = attempt("replay", _replay, dataset, simulator, shifts, seed, stage, missing)
+    simulated = attempt("probe rollouts", _probe, dataset, simulator, shifts, seed)
+    model = simulated and attempt("model", _model, dataset, simulated[0], seed, stage)
+    if replayed is None and model is None:
+        raise failures[-1]
+    classifier = simulated and attempt("classifier", _classifier, dataset, *simulated, seed, stage)
+    verdict = judge(replayed, model, names[0])
+    regions, worst = (), ()
+    if verdict.gap_found:
+        stage("regions")
+        regions = _regions(dataset, replayed, model, names)
+        if replayed is not None:
+            worst = attempt("worst episodes", _worst, dataset, simulator, replayed, shifts, seed) or ()
+    trust = attempt("trust model", _trust, dataset, replayed, model, seed)
+    followed = None
+    if policy is not None and trust is not None:
+        followed = attempt("policy", _follow, policy, trust, simulator, shifts, seed)
     return GapReport(
-        dataset, simulator, tuple(shifts), *names, replayed, model, None, (), None, missing, regions, verdict
+        dataset=dataset,
+        simulator=simulator,
+        shifts=tuple(shifts),
+        observation_names=names[0],
+        action_names=names[1],
+        replay=replayed,
+        model=model,
+        classifier=classifier,
+        trust=trust,
+        worst_episodes=worst,
+        policy=followed,
+        missing=missing,
+        regions=regions,
+        verdict=verdict,
     )
 
 
@@ -112,10 +148,9 @@ def _replay(
     missing: dict[str, str],
 ) -> ReplayEstimate:
     """Replay, and what is built on it; a part of that which fails is missing, and nothing else is lost."""
-    stage("replaying the log")
 
     def told(done: int, rows: int) -> None:
-        stage("replaying the log", f"{done / rows:.0%}")
+        stage("replay", f"{done / rows:.0%}")
 
     errors = step_errors(dataset, replay(dataset, simulator, shifts=shifts, seed=seed, progress=told))
     summary = summarise(errors, seed=seed)
@@ -139,31 +174,113 @@ def _replay(
     return ReplayEstimate(errors, summary, drifted, corrections or (), actuators)
 
 
-def _model(
-    dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: int, stage: Stage
-) -> ModelEstimate:
-    stage("fitting a model of reality to the log")
-    rows = dataset.transitions
+Probed = tuple[Transitions[np.ndarray], Box]
 
-    def told(epoch: int, _: float) -> None:
-        stage("fitting a model of reality to the log", f"epoch {epoch} of {GAP_REPORT_OPTIONS.epochs}")
 
-    fitted = fit_dynamics_model(
-        rows,
-        dataset.episode_end,
-        key=jax.random.key(seed),
-        options=GAP_REPORT_OPTIONS,
-        progress=told,
-    )
-    stage("probing the simulator's own rollouts")
+def _probe(dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: int) -> Probed:
+    """Rows of the simulator's own rollouts, and the space of its actions."""
     instances = make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)
-    simulated = probe_rollouts(instances, dataset, rows=PROBE_ROWS, seed=seed)
-    instances.close()
-    held_out = Transitions(*(np.asarray(field)[fitted.held_out] for field in rows))
-    found = model_gap(fitted.model, simulated, held_out)
-    floor = float(np.median(model_gap(fitted.model, held_out, held_out).gap))
-    floor = max(floor, float(np.finfo(np.float32).eps))
-    return ModelEstimate(fitted.r_squared, fitted.r_squared_overall, simulated, found.gap, found.known, floor)
+    try:
+        space = instances.single_action_space
+        assert isinstance(space, Box)
+        return probe_rollouts(instances, dataset, rows=PROBE_ROWS, seed=seed), space
+    finally:
+        instances.close()
+
+
+def _model(dataset: Dataset, simulated: Transitions[np.ndarray], seed: int, stage: Stage) -> ModelEstimate:
+    epochs = SIMULATOR_GAP_OPTIONS.epochs
+    fitted = fit_simulator_gap(
+        dataset,
+        simulated,
+        key=jax.random.key(seed),
+        options=SIMULATOR_GAP_OPTIONS,
+        progress=lambda epoch, _: stage("model", f"epoch {epoch} of {epochs}"),
+    )
+    found = fitted.gap.assess(simulated)
+    return ModelEstimate(
+        r_squared=fitted.r_squared,
+        r_squared_overall=fitted.r_squared_overall,
+        simulated=simulated,
+        error=found.error,
+        gap=found.gap,
+        known=found.disagreement <= fitted.disagreement_limit,
+        scale=np.asarray(fitted.gap.scale),
+        floor=fitted.floor,
+        confusion=fitted.confusion,
+    )
+
+
+def _classifier(
+    dataset: Dataset, simulated: Transitions[np.ndarray], space: Box, seed: int, stage: Stage
+) -> ClassifierEstimate:
+    return classify_domains(
+        dataset.transitions,
+        dataset.episode_end,
+        simulated,
+        space,
+        key=jax.random.key(seed),
+        options=CLASSIFIER_OPTIONS,
+        progress=lambda done, _: stage("classifier", f"update {done:,} of {CLASSIFIER_OPTIONS.updates:,}"),
+    )
+
+
+def _worst(
+    dataset: Dataset, simulator: str, replayed: ReplayEstimate, shifts: Sequence[Shift], seed: int
+) -> tuple[WorstEpisode, ...]:
+    return worst_episodes(
+        dataset,
+        simulator,
+        replayed.errors,
+        shifts=shifts,
+        most=WORST_EPISODES,
+        horizon=WORST_HORIZON,
+        seed=seed,
+    )
+
+
+def _trust(
+    dataset: Dataset, replayed: ReplayEstimate | None, model: ModelEstimate | None, seed: int
+) -> FittedTrust:
+    """Of the log's rows by replay, or else of the simulator's own by the model where it knows them."""
+    if replayed is not None:
+        source, rows = dataset.transitions, replayed.errors.rows
+        error, scale, group = replayed.errors.error, replayed.errors.scale, replayed.errors.episode
+    else:
+        assert model is not None
+        source, rows = model.simulated, np.flatnonzero(model.known)
+        error, scale = model.error[rows], np.where(np.isfinite(model.scale), model.scale, np.nan)
+        group = np.cumsum(chain_ends(model.simulated))[rows]
+    chosen = slice(None, None, max(1, len(rows) // TRUST_ROWS))
+    rows, error, group = rows[chosen], error[chosen], group[chosen]
+    return fit_trust_model(
+        np.asarray(source.observation)[rows],
+        np.asarray(source.action)[rows],
+        error,
+        np.append(np.diff(group) != 0, True),
+        scale,
+        key=jax.random.key(seed),
+        trusted_error=TRUSTED,
+        options=TRUST_MODEL_OPTIONS,
+    )
+
+
+def _follow(
+    policy: NamedPolicy, trust: FittedTrust, simulator: str, shifts: Sequence[Shift], seed: int
+) -> PolicyTrust:
+    instances = make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)
+    try:
+        rows = roll_out(instances, policy.act, POLICY_ROWS, seed)
+    finally:
+        instances.close()
+    found = trust.model.assess(rows.observation, rows.action)
+    return PolicyTrust(
+        source=policy.source,
+        rows=len(found.gap),
+        low_trust=float((found.gap > TRUSTED).mean()),
+        unknown=float((found.doubt > 1).mean()),
+        gap=found.gap,
+    )
 
 
 def _regions(
@@ -182,58 +299,3 @@ def _regions(
         rows, gap, source = np.flatnonzero(model.known), model.gap[model.known], model.simulated
     features = np.concatenate([np.asarray(source.observation)[rows], np.asarray(source.action)[rows]], axis=1)
     return find_regions(features, gap, [*names[0], *names[1]])
-
-
-def _verdict(
-    replayed: ReplayEstimate | None, model: ModelEstimate | None, observation_names: tuple[str, ...]
-) -> Verdict:
-    if replayed is None:
-        assert model is not None
-        return _verdict_by_model(model)
-    summary, gap = replayed.summary, replayed.errors.gap
-    found = float(summary.gap.mean) > NOTICED
-    usable = gap[~np.isnan(gap)]
-    normalised = summary.normalised.mean
-    enough = summary.episodes >= LEAST_EPISODES
-    return Verdict(
-        gap_found=found,
-        trusted_fraction=float((usable <= TRUSTED).mean()),
-        trusted_error=TRUSTED,
-        worst_dimension=observation_names[int(np.nanargmax(normalised))] if found else None,
-        best_explanation=_explanation(replayed),
-        confidence="high" if enough else "medium",
-        reason=f"replay of {summary.rows:,} rows of {summary.episodes:,} episodes",
-    )
-
-
-def _explanation(replayed: ReplayEstimate) -> str | None:
-    """The best correction, or the motors if they explain more; None if nothing explains a fifth."""
-    actuators = replayed.actuators
-    if actuators is None:
-        return None
-    best = max(replayed.corrections, key=lambda c: c.explained, default=None)
-    if best is not None and best.explained >= max(0.2, actuators.explained - 0.1):
-        return str(best)
-    if actuators.explained >= 0.5:
-        kind = "noise in the actions" if actuators.systematic < 0.3 else "a systematic error of the actuators"
-        return f"{kind} explains {actuators.explained:.0%}"
-    return None
-
-
-def _verdict_by_model(model: ModelEstimate) -> Verdict:
-    known = model.gap[model.known]
-    # Below its own error the model can tell nothing.
-    limit = max(TRUSTED, model.floor)
-    good = model.r_squared_overall >= GOOD_MODEL and len(known) > 0
-    return Verdict(
-        gap_found=bool(model.ratio > MODEL_ALARM),
-        trusted_fraction=float((known <= limit).mean()) if len(known) else np.nan,
-        trusted_error=limit,
-        worst_dimension=None,
-        best_explanation=None,
-        confidence="medium" if good else "low",
-        reason=(
-            f"a model of reality with held-out R² {model.r_squared_overall:.3f}, which knows "
-            f"{model.known.mean():.0%} of {len(model.known):,} rows of the simulator's own rollouts"
-        ),
-    )

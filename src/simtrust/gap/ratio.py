@@ -21,6 +21,11 @@ def dynamics_ratio(log_ratio: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     return jax.lax.stop_gradient(jnp.clip(jnp.exp(-log_ratio), WEIGHT_MIN, WEIGHT_MAX))
 
 
+def bounded_gap(gap: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """``u`` in [tiny, 10]: positive, since ω takes its logarithm."""
+    return jax.lax.stop_gradient(jnp.clip(gap, GAP_MIN, GAP_MAX))
+
+
 def next_state_noise_factor(
     observations: np.ndarray, *, covariance: CovarianceKind = "diagonal", scale: float = 1.0
 ) -> np.ndarray:
@@ -57,7 +62,7 @@ def dynamics_gap(
         jnp.broadcast_to(action, (len(noise), *action.shape)),
         next_states,
     )
-    return jax.lax.stop_gradient(jnp.clip(log_ratio.mean(0), GAP_MIN, GAP_MAX))
+    return bounded_gap(log_ratio.mean(0))
 
 
 def log_gap_share(gap: Float[Array, " B"]) -> Float[Array, " B"]:

@@ -16,9 +16,9 @@ from scipy.stats import spearmanr
 
 from simtrust.data.dataset import episode_numbers
 from simtrust.errors import DataError
-from simtrust.gap.black_box import KNOWN_QUANTILE
 from simtrust.gap.dynamics_fitting import DynamicsModelOptions, fit_dynamics_model
 from simtrust.gap.dynamics_model import CHUNK, DynamicsModel
+from simtrust.gap.simulator_gap import KNOWN_QUANTILE
 from simtrust.types import Transitions
 
 TRUST_MODEL_OPTIONS = DynamicsModelOptions(

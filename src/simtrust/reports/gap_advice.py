@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from simtrust.gap.corrections import Correction
 from simtrust.gap.findings import GapReport, ReplayEstimate
-from simtrust.gap.measure import LEAST_EPISODES
 from simtrust.gap.regions import Region
+from simtrust.gap.verdict import LEAST_EPISODES
 from simtrust.reports.charts import percent, rounded, span
 from simtrust.simulators.shifts import KINDS
 
@@ -47,8 +47,8 @@ def cards(report: GapReport) -> list[tuple[str, str, str]]:
         note = f"{trust_interval(replay)}, in standard deviations of the logged change"
         found.append(("Mean one-step error", rounded(replay.summary.gap.mean), note))
     elif report.model is not None:
-        note = "as far from the model of reality as held-out rows of the log are"
-        found.append(("Simulated rows", f"{rounded(report.model.ratio)}×", note))
+        note = "median, estimated by a model, in standard deviations of the logged change"
+        found.append(("One-step error", rounded(report.model.median), note))
     if verdict.worst_dimension is not None:
         found.append(("Worst dimension", verdict.worst_dimension, _worst_error(report)))
     if verdict.best_explanation is not None:

@@ -80,7 +80,7 @@ def _verdict(report: GapReport) -> str:
 def _estimators(report: GapReport) -> Section:
     facts = {
         "Replay": _replay_facts(report.replay) if report.replay else None,
-        "Model of reality": _model_facts(report.model) if report.model else None,
+        "Model of both": _model_facts(report.model) if report.model else None,
         "Domain classifiers": _classifier_facts(report.classifier) if report.classifier else None,
     }
     columns = "".join(
@@ -94,10 +94,10 @@ def _estimators(report: GapReport) -> Section:
     )
     blocks: list[str | Figure] = [
         paragraph(
-            "Replay puts the simulator into every logged state and steps it. The model of reality is an "
-            "ensemble fitted to the log; it judges the simulator's own rollouts. The classifiers, as in H2O, "
-            "learn to tell simulated rows from logged ones. They err for different reasons: trust most what "
-            "they agree on."
+            "Replay puts the simulator into every logged state and steps it. The model is an ensemble fitted "
+            "to the log and to the simulator's own rollouts together, which tells where the two differ. The "
+            "classifiers, as in H2O, learn to tell simulated rows from logged ones; if (s, a) alone "
+            "tells, the next state adds little. They err for different reasons: trust what they agree on."
         ),
         f'<div class="columns">{columns}</div>',
     ]
@@ -115,7 +115,7 @@ def _estimators(report: GapReport) -> Section:
     if report.model is not None:
         chart = gap_figures.held_out_chart(report.observation_names, report.model.r_squared)
         blocks.append(
-            Figure("held-out", chart, "How well the model of reality predicts held-out rows; 1 is perfectly.")
+            Figure("held-out", chart, "How well the model predicts held-out rows of the log; 1 is perfectly.")
         )
     blocks.append("</div>")
     return Section("estimators", "Estimators side by side", blocks)
@@ -131,9 +131,10 @@ def _replay_facts(replay: ReplayEstimate) -> dict[str, str]:
 
 def _model_facts(model: ModelEstimate) -> dict[str, str]:
     return {
-        "Simulated rows against held-out ones": f"{rounded(model.ratio)}× as far from the model",
+        "Median one-step error of simulated rows": rounded(model.median),
+        "If taken for each other, worse predicted by": f"{rounded(model.confusion)}×",
         "Held-out R²": rounded(model.r_squared_overall),
-        "Its own median error": f"{rounded(model.floor)} standard deviations of the change",
+        "Its median error on held-out rows of the log": rounded(model.floor),
         "Simulated rows that it knows": f"{percent(float(model.known.mean()))} of {len(model.known):,}",
     }
 

@@ -28,6 +28,9 @@ def to_json(report: GapReport, command: str) -> dict[str, Any]:
         "missing": report.missing,
         "replay": None,
         "model": None,
+        "classifier": None,
+        "trust_model": None,
+        "policy": None,
         "regions": [
             {
                 "bounds": {name: list(bound) for name, bound in region.bounds.items()},
@@ -44,9 +47,9 @@ def to_json(report: GapReport, command: str) -> dict[str, Any]:
         content["model"] = {
             "held_out_r_squared": dict(zip(report.observation_names, model.r_squared, strict=True)),
             "held_out_r_squared_overall": model.r_squared_overall,
-            "median_gap": float(np.median(model.gap[model.known])) if model.known.any() else None,
-            "median_gap_on_held_out_rows": model.floor,
-            "ratio": model.ratio,
+            "median_gap": model.median,
+            "median_error_on_held_out_rows": model.floor,
+            "confusion": model.confusion,
             "known_share": float(model.known.mean()),
             "rows": len(model.known),
         }
@@ -73,6 +76,31 @@ def to_json(report: GapReport, command: str) -> dict[str, Any]:
                 "systematic": actuators.systematic,
                 "spread": dict(zip(report.action_names, actuators.spread, strict=True)),
             },
+        }
+    if report.classifier is not None:
+        classifier = report.classifier
+        content["classifier"] = {
+            "median_gap": float(np.median(classifier.gap)),
+            "median_log_ratio": float(np.median(classifier.log_ratio)),
+            "area_state_action": classifier.area_state_action,
+            "area_transition": classifier.area_transition,
+            "expected_calibration_error": classifier.calibration.error,
+            "calibration": {
+                "predicted": classifier.calibration.predicted,
+                "observed": classifier.calibration.observed,
+                "rows": classifier.calibration.rows,
+            },
+            "published": classifier.published,
+            "rows": len(classifier.gap),
+        }
+    if report.trust is not None:
+        content["trust_model"] = {"rank_correlation_on_held_out_rows": report.trust.rank_correlation}
+    if report.policy is not None:
+        content["policy"] = {
+            "source": report.policy.source,
+            "low_trust": report.policy.low_trust,
+            "unknown": report.policy.unknown,
+            "rows": report.policy.rows,
         }
     return _finite(content)
 
@@ -117,13 +145,21 @@ def to_text(report: GapReport) -> str:
         )
         if verdict.gap_found:
             lines.append(f"It looks like: {verdict.best_explanation or 'none of the corrections tried'}.")
-    if model is not None and not math.isnan(model.ratio):
+    if model is not None and not math.isnan(model.median):
+        known = "unknown" if math.isnan(model.r_squared_overall) else f"{model.r_squared_overall:.3f}"
         lines.append(
-            f"By a model of reality (held-out R² {model.r_squared_overall:.3f}), the simulator's own "
-            f"rollouts are {model.ratio:.1f}× as far from it as held-out rows of the log."
+            f"By a model of both (held-out R² {known}), the simulator's own rollouts are off by "
+            f"{model.median:.2g} in the median; rows are predicted {model.confusion:.2f}× worse if the two "
+            "are taken for each other."
         )
     elif model is not None:
         lines.append("The simulator's own rollouts never go where the log tells anything.")
+    if report.policy is not None:
+        policy = report.policy
+        lines.append(
+            f"The policy {policy.source} spends {policy.low_trust:.0%} of its time in the simulator where "
+            f"the error is above {verdict.trusted_error:.2g}, {policy.unknown:.0%} where the log is silent."
+        )
     lines += [f"No {part}: {reason}" for part, reason in report.missing.items()]
     if verdict.gap_found and len(report.regions) > 1:
         lines += ["Where:", *(f"  {region}" for region in report.regions)]

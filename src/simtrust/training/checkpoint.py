@@ -95,6 +95,29 @@ def arrays_to_tree(arrays: dict[str, np.ndarray], like: Tree, source: Path) -> T
     return jax.tree_util.tree_unflatten(structure, [jax.numpy.array(leaf) for leaf in leaves])
 
 
+def write_tensors(directory: Path, name: str, arrays: dict[str, np.ndarray]) -> StoredFile:
+    """Write arrays as safetensors, and say what the file must contain from now on."""
+    content = dump_tensors(arrays)
+    write_atomically(directory / name, content)
+    return StoredFile(name, hashlib.sha256(content).hexdigest())
+
+
+def read_tensors(directory: Path, file: StoredFile) -> dict[str, np.ndarray]:
+    """The arrays of a file of `write_tensors`; `RunError` if it is not what was written."""
+    # No manifest may point outside of its directory.
+    path = directory / Path(file.name).name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise RunError(f"{path} is damaged: its SHA-256 is not the one of its manifest")
+    try:
+        return load_tensors(content)
+    except SafetensorError as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+
+
 class CheckpointStore:
     """The checkpoints of one run directory; the latest is kept, and the one that it went on from."""
 
@@ -118,11 +141,11 @@ class CheckpointStore:
         chunks = previous.chunks if previous else ()
         if new_rows is not None and new_rows.shape[1]:
             start = chunks[-1].start + chunks[-1].count if chunks else 0
-            stored = self._write(f"replay-{start:012d}.safetensors", dump_tensors({"rows": new_rows}))
+            stored = write_tensors(self.directory, f"replay-{start:012d}.safetensors", {"rows": new_rows})
             chunks = (*chunks, ReplayChunk(stored, start, new_rows.shape[1]))
             end = start + new_rows.shape[1]
             chunks = tuple(c for c in chunks if c.start + c.count > end - capacity)
-        stored = self._write(f"state-{step:012d}.safetensors", dump_tensors(tree_to_arrays(state)))
+        stored = write_tensors(self.directory, f"state-{step:012d}.safetensors", tree_to_arrays(state))
         manifest = Manifest(step, stored, chunks, metrics_bytes, wall_seconds, update_seconds)
         content = json.dumps(asdict(manifest), indent=1).encode()
         write_atomically(self._manifest_path(step), content)
@@ -139,7 +162,7 @@ class CheckpointStore:
             try:
                 manifest = self._read_manifest(step)
                 for file in _files(manifest):
-                    self._read(file)
+                    read_tensors(self.directory, file)
                 return manifest
             except NewerFormatError:
                 raise
@@ -152,29 +175,12 @@ class CheckpointStore:
     def load_state(self, manifest: Manifest, like: Tree) -> Tree:
         """The training state, of the structure and shapes of ``like``."""
         path = self.directory / manifest.state.name
-        return arrays_to_tree(self._read(manifest.state), like, path)
+        return arrays_to_tree(read_tensors(self.directory, manifest.state), like, path)
 
     def load_rows(self, manifest: Manifest) -> Iterable[tuple[int, np.ndarray]]:
         """Every chunk of simulated rows, oldest first: its first row's number, rows [R, n, row]."""
         for chunk in manifest.chunks:
-            yield chunk.start, self._read(chunk.file)["rows"]
-
-    def _write(self, name: str, content: bytes) -> StoredFile:
-        write_atomically(self.directory / name, content)
-        return StoredFile(name, hashlib.sha256(content).hexdigest())
-
-    def _read(self, file: StoredFile) -> dict[str, np.ndarray]:
-        path = self.directory / Path(file.name).name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise RunError(f"{path} cannot be read: {error.strerror}") from error
-        if hashlib.sha256(content).hexdigest() != file.sha256:
-            raise RunError(f"{path} is damaged: its SHA-256 is not the one of its manifest")
-        try:
-            return load_tensors(content)
-        except SafetensorError as error:
-            raise RunError(f"{path} is damaged: {error}") from error
+            yield chunk.start, read_tensors(self.directory, chunk.file)["rows"]
 
     def _manifest_path(self, step: int) -> Path:
         return self.directory / f"checkpoint-{step:012d}.json"

@@ -14,9 +14,11 @@ from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.errors import ConfigError, RunError
 
 CONFIG_FORMAT = 1
+GAP_PROBE_ROWS_MIN = 100
+POSITIVE = ("steps", "seeds", "rollout_steps", "evaluation_episodes", "checkpoint_every", "gap_epochs")
 
 RecipeName = Literal[
-    "trust", "h2o", "h2o_v", "h2o_a", "h2o_dr", "h2o_a_dr", "h2o_reg", "h2o_reg_dr",
+    "trust", "h2o", "h2o_layer_norm", "h2o_v", "h2o_a", "h2o_dr", "h2o_a_dr", "h2o_reg", "h2o_reg_dr",
     "darc", "darc_plus", "sac", "cql",
 ]  # fmt: skip
 
@@ -26,8 +28,9 @@ class TrainConfig:
     """Everything that determines a run. Two runs of equal configuration give equal bits on CPU."""
 
     recipe: tyro.conf.Positional[RecipeName] = "trust"
-    """What to train: `trust` is ours, `h2o` the paper's, with `h2o_v` to `h2o_reg_dr` its ablations;
-    `darc` and `darc_plus` correct the reward instead; `sac` uses the simulator alone, `cql` the log alone."""
+    """What to train: `trust` is ours, which measures the simulator's gap first; `h2o` the paper's, with
+    `h2o_layer_norm` for stable critics, and `h2o_v` to `h2o_reg_dr` its ablations; `darc` and `darc_plus`
+    correct the reward instead; `sac` uses the simulator alone, `cql` the log alone."""
     real: str | None = None
     """The log of real transitions: D4RL HDF5 or npz."""
     sim: str | None = None
@@ -65,12 +68,17 @@ class TrainConfig:
     """Updates between checkpoints. The simulator's episode is cut at each, so that resuming is exact."""
     buffer_capacity: int | None = None
     """Simulated rows kept per run. Default: ten times the log."""
+    gap_probe_rows: int = 20_000
+    """Steps of the simulator by itself that `trust` begins with: to these and to the log it fits its model of
+    the gap."""
+    gap_epochs: int = 50
+    """Epochs of that fit, of at most 400 updates each."""
     tensorboard: bool = False
     """Also write TensorBoard files (needs the extra `tensorboard`)."""
     algorithm: Annotated[AlgorithmOptions, tyro.conf.arg(name="")] = field(default_factory=AlgorithmOptions)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "seeds", "rollout_steps", "evaluation_episodes", "checkpoint_every"):
+        for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1"
@@ -86,6 +94,10 @@ class TrainConfig:
                     f"--{name.replace('_', '-')} {getattr(self, name)} must be a multiple of "
                     f"--rollout-steps {self.rollout_steps}"
                 )
+        if self.gap_probe_rows < GAP_PROBE_ROWS_MIN:
+            raise ConfigError(
+                f"--gap-probe-rows is {self.gap_probe_rows}; it must be at least {GAP_PROBE_ROWS_MIN}"
+            )
         if isinstance(self.reward_scale, float | int) and not 0 < self.reward_scale < float("inf"):
             raise ConfigError(f"--reward-scale is {self.reward_scale}; it must be positive, or auto")
         if self.buffer_capacity is not None and self.buffer_capacity < self.rollout_steps:

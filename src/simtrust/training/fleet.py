@@ -12,14 +12,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from simtrust.algorithms.agent import Agent, Algorithm, Batch, Metrics, Noise
 from simtrust.algorithms.critic import Reads
-from simtrust.data.replay import ReplayBuffer, unpack
+from simtrust.data.replay import ReplayBuffer, unpack, unpack_gap
 from simtrust.gap.classifier import REAL, SIM, classifier_accuracy
 
 DRAWN_TOGETHER = 20
 """Updates whose mini-batches and random numbers are drawn at once; the numbers do not depend on it."""
 
 # What a random key is for. Every stream is folded from the run's seed, this number, and the step.
-CREATE, UPDATE, EXPLORE = range(3)
+CREATE, UPDATE, EXPLORE, FIT_GAP = range(4)
 
 
 class Log(NamedTuple):
@@ -124,7 +124,7 @@ class Fleet:
         count = algorithm.batch_sizes
         half = algorithm.options.classifier_batch_size // 2 if algorithm.recipe.trains_gap_model else 0
         real_key, sim_key, classifier_key = jax.random.split(key, 3)
-        real = sim = classifier_real = classifier_sim = None
+        real = sim = classifier_real = classifier_sim = measured_gap = None
         if Reads.REAL in count:
             index = jax.random.randint(real_key, (count[Reads.REAL],), 0, len(rows))
             real = unpack(rows[index], *sizes)
@@ -132,10 +132,13 @@ class Fleet:
             index = jax.random.randint(classifier_key, (half,), 0, training)
             classifier_real = unpack(rows[index], *sizes)
         if Reads.SIM in count:
-            drawn = unpack(buffer.sample(simulated, sim_key, count[Reads.SIM] + half), *sizes)
+            packed = buffer.sample(simulated, sim_key, count[Reads.SIM] + half)
+            drawn = unpack(packed, *sizes)
             sim = jax.tree.map(lambda x: x[: count[Reads.SIM]], drawn)
             classifier_sim = jax.tree.map(lambda x: x[count[Reads.SIM] :], drawn) if half else None
-        return Batch(real, sim, classifier_real, classifier_sim)
+            if algorithm.recipe.measures_gap:
+                measured_gap = unpack_gap(packed[: count[Reads.SIM]])
+        return Batch(real, sim, classifier_real, classifier_sim, measured_gap)
 
     def actor(self, agents: Agent):
         """A quick ``act(observation [R, S, O], keys, step) -> actions [R, S, A]`` for one rollout.

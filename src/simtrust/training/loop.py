@@ -1,5 +1,6 @@
 """The training loop: collect, update, evaluate, save; and how an interrupted run goes on.
 
+Where the recipe reads the measured gap, the model that measures it is fitted first (`training.gap_model`).
 One round is ``rollout_steps`` simulator steps with the current policy, then as many updates. At every
 checkpoint the simulator's episode is cut (truncated, not terminal) and restarted from a seed derived
 from (run seed, step), whether or not the run is ever interrupted. So a run resumed from a checkpoint
@@ -23,13 +24,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simtrust.data.replay import ReplayBuffer, insert, pack, row_size
+from simtrust.data.replay import ReplayBuffer, insert, pack
 from simtrust.errors import RunError, SimulatorError
 from simtrust.evaluation.returns import EpisodeReturns, run_episodes
+from simtrust.gap.simulator_gap import SimulatorGap
 from simtrust.training.checkpoint import CheckpointStore, Manifest, write_atomically
 from simtrust.training.collect import Collector
 from simtrust.training.config import TrainConfig, config_from_json, config_to_json
 from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, seed_keys
+from simtrust.training.gap_model import gap_model_of_run, measure
 from simtrust.training.metrics import MetricsFile, TensorBoard, make_progress, plain
 from simtrust.training.setup import Problem, prepare, versions
 
@@ -144,6 +147,7 @@ class _Training:
         self.collector = None
         if problem.simulator is not None:
             self.collector = Collector(problem.simulator, problem.scaling)
+        self.gap_model: SimulatorGap | None = None
         self.agents = self.fleet.create(self.seeds)
         self.buffer = self._empty_buffer()
         self.unsaved: list[np.ndarray] = []
@@ -165,8 +169,7 @@ class _Training:
     def _empty_buffer(self) -> ReplayBuffer | None:
         if self.collector is None:
             return None
-        algorithm = self.problem.algorithm
-        row = row_size(algorithm.observation_size, algorithm.action_size)
+        row = self.problem.algorithm.simulated_row_size
         return ReplayBuffer.create(len(self.seeds), self.problem.capacity, row)
 
     def _restore(self, manifest: Manifest) -> None:
@@ -176,6 +179,11 @@ class _Training:
         if self.buffer is None:
             return
         for start, rows in self.store.load_rows(manifest):
+            if rows.shape[-1] != self.buffer.rows.shape[-1]:
+                raise RunError(
+                    f"{self.directory} was begun when recipe {self.config.recipe} was another: its simulated "
+                    f"rows hold {rows.shape[-1]} numbers, not {self.buffer.rows.shape[-1]}; train anew"
+                )
             # The oldest chunk kept may begin anywhere in the ring: its rows go where they were.
             position = jnp.asarray(start % self.buffer.capacity, jnp.int32)
             size = jnp.asarray(min(start, self.buffer.capacity), jnp.int32)
@@ -188,22 +196,14 @@ class _Training:
         """Train to the last step, then evaluate and write ``result.json``."""
         config = self.config
         title = f"{config.recipe} × {len(self.seeds)}" if len(self.seeds) > 1 else config.recipe
+        if self.problem.recipe.measures_gap:
+            with self._telling_how_to_go_on():
+                self.gap_model = gap_model_of_run(self.problem, self.directory, quiet=quiet)
         recent = deque([(time.monotonic(), self.step)], maxlen=RATE_ROUNDS + 1)
         with make_progress(title, config.steps, self.step, quiet=quiet) as progress:
             while self.step < config.steps:
-                try:
+                with self._telling_how_to_go_on():
                     self._round()
-                except KeyboardInterrupt as interrupt:
-                    saved = self.manifest.step if self.manifest else 0
-                    interrupt.add_note(f"Step {saved} is saved; go on with: {self._resume_command()}")
-                    raise
-                except SimulatorError as error:
-                    self._save()
-                    error.add_note(
-                        f"The training state at step {self.step} is saved; when the simulator is mended, "
-                        f"go on with: {self._resume_command()}"
-                    )
-                    raise
                 recent.append((time.monotonic(), self.step))
                 (began, first), (now, step) = recent[0], recent[-1]
                 progress.advance(step, (step - first) / (now - began), self.last_return)
@@ -213,6 +213,22 @@ class _Training:
         if self.board is not None:
             self.board.close()
         return self._finish()
+
+    @contextmanager
+    def _telling_how_to_go_on(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt as interrupt:
+            saved = self.manifest.step if self.manifest else 0
+            interrupt.add_note(f"Step {saved} is saved; go on with: {self._resume_command()}")
+            raise
+        except SimulatorError as error:
+            self._save()
+            error.add_note(
+                f"The training state at step {self.step} is saved; when the simulator is mended, "
+                f"go on with: {self._resume_command()}"
+            )
+            raise
 
     def _resume_command(self) -> str:
         names = {"--sim": self.config.sim, "--real-env": self.config.real_env}
@@ -252,7 +268,9 @@ class _Training:
             self.must_restart = False
         act = self.fleet.actor(self.agents)
         rollout = self.collector.collect(act, self.keys[EXPLORE], step=self.step, count=count)
-        rows = pack(self.problem.scaling.transitions(rollout.transitions))
+        simulated = rollout.transitions
+        gap = None if self.gap_model is None else measure(self.gap_model, simulated)
+        rows = pack(self.problem.scaling.transitions(simulated), gap)
         metrics: dict[str, Any] = {
             "simulator_return": [np.mean(r) if r else None for r in rollout.episode_returns]
         }

@@ -1,4 +1,4 @@
-"""Metrics on disk and on screen: ``metrics.jsonl``, TensorBoard, and the progress bar."""
+"""Metrics on disk and on screen: ``metrics.jsonl``, TensorBoard, and what shows how far a run is."""
 
 import json
 import math

@@ -15,6 +15,7 @@ from simtrust.algorithms.agent import Algorithm
 from simtrust.algorithms.critic import Reads
 from simtrust.algorithms.recipes import Recipe, get_recipe
 from simtrust.data.dataset import Dataset, episode_numbers, unknown_next_state
+from simtrust.data.held_out import spread_groups
 from simtrust.data.replay import pack, row_size
 from simtrust.errors import ConfigError
 from simtrust.gap.ratio import next_state_noise_factor
@@ -56,8 +57,7 @@ def prepare(config: TrainConfig) -> Problem:
     Raises a `SimtrustError` that says what to change, before any training.
     """
     recipe = get_recipe(config.recipe)
-    needs_log = Reads.REAL in recipe.reads or recipe.trains_gap_model
-    if needs_log and config.real is None:
+    if recipe.needs_log and config.real is None:
         raise ConfigError(f"recipe {config.recipe} learns from a log: give --real FILE")
     needs_simulator = Reads.SIM in recipe.reads
     if needs_simulator and config.sim is None:
@@ -84,7 +84,9 @@ def prepare(config: TrainConfig) -> Problem:
     )
     capacity = _capacity(config, dataset)
     check_memory(config, algorithm, 0 if dataset is None else len(dataset), capacity)
-    log = _log(dataset, inside) if needs_log and dataset is not None and inside is not None else None
+    log = None
+    if recipe.needs_log and dataset is not None and inside is not None:
+        log = _log(dataset, inside)
     return Problem(
         config, recipe, algorithm, scaling, dataset, log, simulator, evaluation, evaluation_name, capacity
     )
@@ -102,7 +104,10 @@ def evaluation_environment(config: TrainConfig) -> str:
 
 
 def predicted_bytes(config: TrainConfig, algorithm: Algorithm, log_rows: int, capacity: int) -> int:
-    """Peak memory of a run: the log three times while it is loaded, the replay buffers, the agents."""
+    """Peak memory of a run: the log three times while it is loaded, the replay buffers, the agents.
+
+    And, where the gap is measured, three copies of what its model is fitted to.
+    """
     row = 4 * row_size(algorithm.observation_size, algorithm.action_size)
     options = algorithm.options
     widths = (algorithm.observation_size + algorithm.action_size, *options.hidden_sizes, 1)
@@ -110,8 +115,10 @@ def predicted_bytes(config: TrainConfig, algorithm: Algorithm, log_rows: int, ca
     # Parameters and Adam's two moments, of critics and actor, and the target's parameters; twice,
     # since a checkpoint and the update's gradients copy them.
     agents = 2 * config.seeds * network * (4 * options.critic_ensemble + 3)
-    buffers = config.seeds * capacity * row if Reads.SIM in algorithm.recipe.reads else 0
-    return BASE_BYTES + 3 * log_rows * row + buffers + agents
+    simulated = 4 * algorithm.simulated_row_size
+    buffers = config.seeds * capacity * simulated if Reads.SIM in algorithm.recipe.reads else 0
+    fitted = 3 * (log_rows + config.gap_probe_rows) * row if algorithm.recipe.measures_gap else 0
+    return BASE_BYTES + 3 * log_rows * row + fitted + buffers + agents
 
 
 def check_memory(config: TrainConfig, algorithm: Algorithm, log_rows: int, capacity: int) -> None:
@@ -208,8 +215,7 @@ def _log(dataset: Dataset, inside: Transitions[np.ndarray]) -> Log:
     held_out = np.zeros(rows, bool)
     if dataset.episode_count >= 10:
         wanted = max(round(dataset.episode_count * goal / rows), 1)
-        chosen = np.linspace(0, dataset.episode_count - 1, wanted + 2)[1:-1].astype(int)
-        held_out = np.isin(episode, chosen)
+        held_out = spread_groups(episode, wanted)
     else:
         held_out[rows - goal :] = True
     unknown = unknown_next_state(inside)
