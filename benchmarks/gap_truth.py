@@ -94,7 +94,6 @@ def by_model(log: Dataset, rows: Transitions[np.ndarray], task: str) -> dict:
         "floor": fitted.floor,
         "confusion": fitted.confusion,
         "r_squared": fitted.r_squared_overall,
-        "alarm": noticed(float(np.median(found.gap[known])), fitted.confusion),
         "seconds": seconds,
     }
 
@@ -159,6 +158,7 @@ def main() -> None:
                         continue
                 found = json.loads(kept.read_text())
                 model = found["model"]
+                announced = "yes" if noticed(model["median"] or 0.0, model["confusion"]) else "no"
                 both = [
                     f"{shown(found[e]['spearman'])} / {shown(found[e]['auc'])}" for e in ("replay", "model")
                 ]
@@ -167,7 +167,7 @@ def main() -> None:
                     f"{shown(model['plain'])} | {shown(found['published']['spearman'])} | "
                     f"{shown(found['improved']['spearman'])} | "
                     f"{shown(model['median'])} / {model['truth']:.3f} | "
-                    f"{model['confusion']:.2f} | {'yes' if model['alarm'] else 'no'} | "
+                    f"{model['confusion']:.2f} | {announced} | "
                     f"{model['r_squared']:.3f} | {model['seconds']:.0f} |",
                     flush=True,
                 )

@@ -102,13 +102,15 @@ def gap(
     shift: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     out: str | None = None,
     dones_mean: Literal["terminated", "timeout"] | None = None,
+    policy: str | None = None,
     seed: int = 0,
 ) -> None:
     """Show where a simulator can be trusted: its dynamics gap to a log of the real machine.
 
-    Trains no policy. Writes gap.json and pictures into the folder, and says the verdict. A simulator that
-    can be put into a logged state (the built-in ones, and environments with a method set_observation) is
-    replayed; any other is compared with a model of reality fitted to the log.
+    Trains no policy. Writes report.html, gap.json, pictures and the gap as a function of state and action
+    (trust.onnx, and trust.npz with a runner that needs only numpy) into the folder, and says the verdict. A
+    simulator that can be put into a logged state (the built-in ones, and environments with a method
+    set_observation) is replayed. Any is compared with the log by a model of both, and by H2O's classifiers.
 
     Args:
         real: The log of real transitions: D4RL HDF5 or npz.
@@ -116,6 +118,7 @@ def gap(
         shift: What is wrong with a built-in simulator, as KIND=VALUE; repeat for several.
         out: The folder of the report. Default: runs/gap-DATE-TIME.
         dones_mean: What a log's bare dones mean, if it has neither terminals nor timeouts.
+        policy: A run directory: how much of its time does its policy spend where the simulator errs?
         seed: Of everything random.
     """
     from simtrust.measuring import measure_gap
@@ -124,9 +127,9 @@ def gap(
     folder = out or f"runs/gap-{time.strftime('%Y%m%d-%H%M%S')}"
     command = shlex.join(["simtrust", *sys.argv[1:]])
     report = measure_gap(
-        real, sim, shifts=shift, out=folder, dones_mean=dones_mean, seed=seed, command=command
+        real, sim, shifts=shift, out=folder, dones_mean=dones_mean, policy=policy, seed=seed, command=command
     )
-    Console().print(Text(f"{to_text(report)}\nReport: {folder}"), soft_wrap=True)
+    Console().print(Text(f"{to_text(report)}\nReport: {folder}/report.html"), soft_wrap=True)
 
 
 def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
@@ -176,35 +179,70 @@ def evaluate(
 
 
 def paper(
-    study: tyro.conf.Positional[Literal["figure2"]],
+    study: tyro.conf.Positional[Literal["figure2", "figure3"]],
+    real: str | None = None,
     out: str | None = None,
-    seeds: int = 5,
-    episodes: int = 20,
+    seeds: int | None = None,
+    episodes: int | None = None,
     recipe: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     task: tyro.conf.UseAppendAction[tuple[LogTask, ...]] = (),
     steps: int | None = None,
 ) -> None:
     """Make a figure of the paper again: train what is missing, judge it, write tables and pictures.
 
-    figure2: the wheel-legged robot, on its twin. Every finished cell is kept; the same command goes on
-    where it was stopped.
+    figure2: the wheel-legged robot, on its twin. Records its own logs.
+
+        simtrust paper figure2
+
+    figure3: what H2O's gap u says of simulated rows as training goes on, beside the true gap, for a
+    HalfCheetah whose simulator errs the more the faster it runs. Takes a log of HalfCheetah-v5.
+
+        simtrust paper figure3 --real log.hdf5
+
+    Everything finished is kept; the same command goes on where it was stopped.
 
     Args:
         study: Which one.
+        real: figure3: the log of real transitions, D4RL HDF5 or npz.
         out: The folder of logs, runs and results. Default: runs/STUDY.
-        seeds: Training runs of each recipe, side by side.
-        episodes: Of each policy, on the real robot and in the simulator each.
-        recipe: One of sac, cql, darc, darc_plus, h2o, trust, h2o_dr, h2o_unscaled, h2o_raw, h2o_sensors;
-            repeat for several. Default: all.
-        task: The robot's task; repeat for both. Default: both.
-        steps: Updates of each run. Default: the paper's 50,000 and 100,000.
+        seeds: Training runs of each recipe, side by side. Default: 5; figure3: 3.
+        episodes: figure2: of each policy, on the real robot and in the simulator each. Default: 20.
+        recipe: figure2: one of sac, cql, darc, darc_plus, h2o, trust, h2o_layer_norm, h2o_dr, h2o_unscaled,
+            h2o_raw, h2o_sensors; repeat for several. Default: all.
+        task: figure2: the robot's task; repeat for both. Default: both.
+        steps: Updates of each run. Default: the paper's 50,000 and 100,000; figure3: 100,000, a tenth of the
+            paper's, in multiples of 10,000.
     """
-    from simtrust.paper.figure2 import figure2
+    options = {
+        "real": real,
+        "seeds": seeds,
+        "episodes": episodes,
+        "recipe": recipe,
+        "task": task,
+        "steps": steps,
+    }
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    for name in given:
+        if name not in PAPER_OPTIONS[study]:
+            raise ConfigError(f"{study} has no option --{name}; leave it out")
+    folder = Path(out or f"runs/{study}")
+    if study == "figure2":
+        from simtrust.paper.figure2 import figure2
 
-    chosen = {"recipes": recipe, "studies": task, "steps": steps}
-    given = {name: value for name, value in chosen.items() if value}
-    figure2(Path(out or f"runs/{study}"), seeds=seeds, episodes=episodes, **given)
+        names = {"recipe": "recipes", "task": "studies"}
+        figure2(folder, **{names.get(name, name): value for name, value in given.items()})
+        return
+    if real is None:
+        raise ConfigError("figure3 learns from a log of HalfCheetah-v5: give --real FILE")
+    from simtrust.paper.figure3 import figure3
 
+    figure3(folder, command=shlex.join(["simtrust", *sys.argv[1:]]), **given)
+
+
+PAPER_OPTIONS = {
+    "figure2": ("seeds", "episodes", "recipe", "task", "steps"),
+    "figure3": ("real", "seeds", "steps"),
+}
 
 COMMANDS = {
     "generate": generate,

@@ -8,7 +8,7 @@ TRUSTED = 0.1
 """A row is trusted if the simulator's one-step error is below this share of the logged change's deviation."""
 NOTICED = 0.01
 """Below this share on average, replay says that there is no gap: float32 logs alone give 1e-5 or so."""
-MODEL_NOTICED, CONFUSED = 0.015, 1.1
+MODEL_NOTICED, CONFUSED = 0.015, 1.3
 """The model estimator says that there is a gap if its median is above the first, and if taking reality and
 simulator for each other costs more than the second: see ``benchmarks/gap_truth.py``."""
 LEAST_EPISODES = 10

@@ -82,13 +82,15 @@ RECIPES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "darc_plus": ("darc_plus", {}),
     "h2o": ("h2o", {}),
     "trust": ("trust", {}),
+    "h2o_layer_norm": ("h2o_layer_norm", {}),
     "h2o_dr": ("h2o_dr", {}),
     "h2o_unscaled": ("h2o", {"reward_scale": 1.0}),
     "h2o_raw": ("h2o", {"normalise_observations": False}),
     "h2o_sensors": ("h2o", {"shifts": SENSORS}),
 }
-"""What is compared: the paper's five, ours, and `h2o` without the dynamics ratio, with the reward as
-published, with observations as they are, and with a simulator that has the real robot's sensors."""
+"""What is compared: the paper's five, ours, and `h2o` with stable critics, without the dynamics ratio, with
+the reward as published, with observations as they are, and with a simulator that has the real robot's
+sensors."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def train_cell(
     directory = out / study.name / recipe
     settings = {**NETWORKS, "beta": study.beta, "steps": study.steps, **own, **options}
     if (directory / "config.json").exists():
-        _check_same(directory, settings)
+        check_same(directory, settings)
         return resume(directory, quiet=quiet).directory
     # SAC and DARC train in the simulator alone; the log is given to all for the reward's scale.
     return train(
@@ -151,7 +153,7 @@ def train_cell(
     ).directory
 
 
-def _check_same(directory: Path, settings: Mapping[str, Any]) -> None:
+def check_same(directory: Path, settings: Mapping[str, Any]) -> None:
     """Raise `RunError` if a run was begun with other settings than it is to go on with."""
     config, _ = config_from_json(directory / "config.json")
     stored = {**asdict(config), **asdict(config.algorithm)}
