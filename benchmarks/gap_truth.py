@@ -24,11 +24,18 @@ from simtrust.data import Dataset, load_dataset
 from simtrust.data.dataset import select_rows
 from simtrust.errors import ShiftError
 from simtrust.gap.classifier_probe import IMPROVED, PUBLISHED, classify_domains
-from simtrust.gap.measure import PROBE_INSTANCES, PROBE_ROWS
+from simtrust.gap.measure import PROBE_ROWS
 from simtrust.gap.replay_probe import replay
-from simtrust.gap.rollouts import behaviour_clone, chain_ends, probe_rollouts, random_policy, roll_out
+from simtrust.gap.rollouts import (
+    PROBE_INSTANCES,
+    behaviour_clone,
+    chain_ends,
+    probe_rollouts,
+    random_policy,
+    roll_out,
+)
 from simtrust.gap.simulator_gap import REALITY, fit_simulator_gap
-from simtrust.gap.step_errors import step_errors
+from simtrust.gap.step_errors import dimension_scales, step_errors
 from simtrust.gap.verdict import noticed
 from simtrust.paper.truth import agreement, true_gap
 from simtrust.simulators import make_simulator, parse_shifts
@@ -99,12 +106,10 @@ def by_model(log: Dataset, rows: Transitions[np.ndarray], task: str) -> dict:
 
 
 def by_classifier(log: Dataset, rows: Transitions[np.ndarray], task: str, options, space) -> dict:
-    scale = np.where(log.transitions.observation.std(0) > 0, log.transitions.observation.std(0), np.inf)
     found = classify_domains(
         log.transitions, log.episode_end, rows, space, key=jax.random.key(0), options=options
     )
-    change = (log.transitions.next_observation - log.transitions.observation).std(0)
-    truth = true_gap(found.simulated, task, np.where(np.isfinite(scale), change, np.inf))
+    truth = true_gap(found.simulated, task, dimension_scales(log, "change"))
     score = found.gap if found.published else found.log_ratio
     return agreement(truth, score) | {"ece": found.calibration.error, "area": found.area_transition}
 

@@ -77,8 +77,10 @@ def measure_gap(
             dataset, simulator, shifts=kinds, policy=followed, seed=seed, stage=stage
         )
     if folder is not None:
+        followed_by = "" if policy is None else f", policy={str(policy)!r}"
         made = command or (
-            f"simtrust.measure_gap({dataset.source!r}, {simulator!r}, shifts={list(shifts)!r}, seed={seed})"
+            f"simtrust.measure_gap({dataset.source!r}, {simulator!r}, shifts={list(shifts)!r}, seed={seed}"
+            f"{followed_by})"
         )
         write_atomically(folder / "gap.json", (json.dumps(to_json(report, made), indent=2) + "\n").encode())
         for what, write in (

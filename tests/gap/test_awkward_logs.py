@@ -24,7 +24,7 @@ EXTRA = 0.05
 def quick():
     """Small models and few rows, compiled in a hurry: what is tested here is that they can be had."""
     patch = pytest.MonkeyPatch()
-    optimised = not jax.config.values["jax_disable_most_optimizations"]
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
     small = {"members": 2, "elites": 2, "hidden_sizes": (16,), "epochs": 2, "epoch_updates": 20}
     for options in ("SIMULATOR_GAP_OPTIONS", "TRUST_MODEL_OPTIONS"):
@@ -35,7 +35,7 @@ def quick():
     patch.setattr(measure, "EXPLAINED_ROWS", 100)
     yield
     patch.undo()
-    jax.config.update("jax_disable_most_optimizations", not optimised)
+    jax.config.update("jax_disable_most_optimizations", before)
     jax.clear_caches()
 
 

@@ -11,7 +11,7 @@ BLOCKS = 50
 
 
 def hold_out(episode_end: np.ndarray, unknown: np.ndarray, share: float) -> np.ndarray:
-    """[T] bool: about ``share`` of the rows, at most 10,000, of known next state, spread over the log.
+    """[T] bool: about ``share`` of the rows, or 10,000, of known next state, spread over the log.
 
     Whole episodes, since neighbouring rows are alike; blocks of neighbouring rows where that would take more
     than half of the log.

@@ -1,6 +1,7 @@
 """Where a simulator deviates from the log, by how much, and what it looks like: all in one call."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from simtrust.gap.findings import (
 )
 from simtrust.gap.regions import Region, find_regions
 from simtrust.gap.replay_probe import replay
-from simtrust.gap.rollouts import Policy, chain_ends, probe_rollouts, roll_out
+from simtrust.gap.rollouts import PROBE_INSTANCES, Policy, chain_ends, probe_rollouts, roll_out
 from simtrust.gap.simulator_gap import SIMULATOR_GAP_OPTIONS, fit_simulator_gap
 from simtrust.gap.step_errors import step_errors, summarise
 from simtrust.gap.trust_model import TRUST_MODEL_OPTIONS, FittedTrust, fit_trust_model
@@ -37,7 +38,7 @@ from simtrust.stages import Stage, unheard
 from simtrust.types import Transitions
 
 REGION_ROWS, EXPLAINED_ROWS, TRUST_ROWS = 50_000, 2_000, 50_000
-PROBE_ROWS, PROBE_INSTANCES = 64_000, 16
+PROBE_ROWS = 64_000
 POLICY_ROWS = 4_000
 DRIFT_HORIZON = 50
 WORST_EPISODES, WORST_HORIZON = 3, 200
@@ -179,13 +180,10 @@ Probed = tuple[Transitions[np.ndarray], Box]
 
 def _probe(dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: int) -> Probed:
     """Rows of the simulator's own rollouts, and the space of its actions."""
-    instances = make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)
-    try:
+    with closing(make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)) as instances:
         space = instances.single_action_space
         assert isinstance(space, Box)
         return probe_rollouts(instances, dataset, rows=PROBE_ROWS, seed=seed), space
-    finally:
-        instances.close()
 
 
 def _model(dataset: Dataset, simulated: Transitions[np.ndarray], seed: int, stage: Stage) -> ModelEstimate:
@@ -268,11 +266,8 @@ def _trust(
 def _follow(
     policy: NamedPolicy, trust: FittedTrust, simulator: str, shifts: Sequence[Shift], seed: int
 ) -> PolicyTrust:
-    instances = make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)
-    try:
+    with closing(make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)) as instances:
         rows = roll_out(instances, policy.act, POLICY_ROWS, seed)
-    finally:
-        instances.close()
     found = trust.model.assess(rows.observation, rows.action)
     return PolicyTrust(
         source=policy.source,

@@ -15,6 +15,8 @@ from simtrust.errors import ConfigError
 from simtrust.types import Transitions
 
 CLONE_FEATURES, CLONE_ROWS, CLONE_RIDGE = 256, 20_000, 1e-3
+PROBE_INSTANCES = 16
+"""Enough chains for some to be held out, few enough to see late parts of episodes."""
 PERTURBATION = 0.5
 """Standard deviation of what is added to a perturbed clone's actions, in that of the log's actions."""
 

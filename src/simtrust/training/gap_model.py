@@ -5,6 +5,7 @@ run that was stopped while fitting it fits it again, to the same bits on CPU.
 """
 
 import json
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from simtrust.errors import RunError
 from simtrust.gap.dynamics_model import DynamicsModel, GaussianNetwork
-from simtrust.gap.rollouts import probe_rollouts
+from simtrust.gap.rollouts import PROBE_INSTANCES, probe_rollouts
 from simtrust.gap.simulator_gap import (
     SIMULATOR_GAP_OPTIONS,
     FittedSimulatorGap,
@@ -38,7 +39,6 @@ from simtrust.types import Transitions
 
 GAP_MODEL_FORMAT = 1
 MANIFEST, TENSORS = "gap_model.json", "gap_model.safetensors"
-PROBE_INSTANCES = 16
 
 
 def gap_model_of_run(problem: Problem, directory: Path, *, quiet: bool = False) -> SimulatorGap:
@@ -70,11 +70,9 @@ def _fit(problem: Problem, *, quiet: bool) -> FittedSimulatorGap:
     options = replace(SIMULATOR_GAP_OPTIONS, epochs=config.gap_epochs)
     with show_stages(quiet=quiet) as stage:
         stage("probing the simulator", "")
-        simulator = make_simulator(
-            str(config.sim), num_envs=PROBE_INSTANCES, shifts=parse_shifts(config.shifts)
-        )
-        simulated = probe_rollouts(simulator, dataset, rows=config.gap_probe_rows, seed=config.first_seed)
-        simulator.close()
+        shifts = parse_shifts(config.shifts)
+        with closing(make_simulator(str(config.sim), num_envs=PROBE_INSTANCES, shifts=shifts)) as simulator:
+            simulated = probe_rollouts(simulator, dataset, rows=config.gap_probe_rows, seed=config.first_seed)
         fitting = "fitting the gap model"
         stage(fitting, "")
         return fit_simulator_gap(
