@@ -1,0 +1,52 @@
+"""``simtrust gap``: where a simulator can be trusted."""
+
+import time
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from simtrust.commands.invocation import as_typed
+
+
+def gap(
+    real: str,
+    sim: str,
+    shift: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    out: str | None = None,
+    dones_mean: Literal["terminated", "timeout"] | None = None,
+    policy: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Show where a simulator can be trusted: its dynamics gap to a log of the real machine.
+
+    Trains no policy. Writes report.html, gap.json, pictures and the gap as a function of state and action
+    (trust.onnx, and trust.npz with a runner that needs only numpy) into the folder, and says the verdict. A
+    simulator that can be put into a logged state (the built-in ones, and environments with a method
+    set_observation) is replayed. Any is compared with the log by a model of both, and by H2O's classifiers.
+
+    Args:
+        real: The log of real transitions: D4RL HDF5 or npz.
+        sim: The simulator: a built-in name, any Gymnasium id, or module:factory.
+        shift: What is wrong with a built-in simulator, as KIND=VALUE; repeat for several.
+        out: The folder of the report. Default: runs/gap-DATE-TIME.
+        dones_mean: What a log's bare dones mean, if it has neither terminals nor timeouts.
+        policy: A run directory: how much of its time does its policy spend where the simulator errs?
+        seed: Of everything random.
+    """
+    from simtrust.measuring import measure_gap
+    from simtrust.reports.gap_summary import to_text
+
+    folder = out or f"runs/gap-{time.strftime('%Y%m%d-%H%M%S')}"
+    report = measure_gap(
+        real,
+        sim,
+        shifts=shift,
+        out=folder,
+        dones_mean=dones_mean,
+        policy=policy,
+        seed=seed,
+        command=as_typed(),
+    )
+    Console().print(Text(f"{to_text(report)}\nReport: {folder}/report.html"), soft_wrap=True)

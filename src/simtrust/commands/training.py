@@ -1,0 +1,89 @@
+"""``simtrust train``, ``resume`` and ``evaluate``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from simtrust.commands.invocation import as_typed
+from simtrust.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from simtrust.evaluation.returns import EpisodeReturns
+    from simtrust.training.loop import RunResult
+
+
+def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
+    """Train policies from a log and a simulator at once, several seeds side by side.
+
+    Writes checkpoints, metrics.jsonl and result.json into the run directory; a run that is cut short
+    goes on with `simtrust resume`.
+    """
+    from simtrust.training.loop import train
+
+    _show(train(config, command=as_typed()))
+
+
+def resume(directory: tyro.conf.Positional[str], sim: str | None = None, real_env: str | None = None) -> None:
+    """Go on with an interrupted run; the result is the same as if it had never stopped.
+
+    Args:
+        directory: The run directory.
+        sim: Name the run's simulator again if it is module:factory, since that imports code.
+        real_env: Likewise for the real environment.
+    """
+    from simtrust.training.loop import resume
+
+    _show(resume(directory, sim=sim, real_env=real_env))
+
+
+def evaluate(
+    directory: tyro.conf.Positional[str],
+    env: str | None = None,
+    episodes: int = 10,
+    seed: int = 0,
+    shift: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+) -> None:
+    """Run a trained policy for whole episodes, with its best action, and print the returns.
+
+    Args:
+        directory: The run directory.
+        env: Where to evaluate; default: where the run was evaluated.
+        episodes: Episodes for each trained seed.
+        seed: Chooses the initial states.
+        shift: Shifts of a built-in environment, as KIND=VALUE; repeat for several.
+    """
+    from simtrust.training.policy import evaluate
+
+    seeds, name, returns = evaluate(directory, env=env, episodes=episodes, seed=seed, shifts=shift)
+    _show_returns(f"{directory} in {name}", seeds, returns)
+
+
+def _show(result: "RunResult") -> None:
+    import numpy as np
+
+    from simtrust.evaluation.returns import EpisodeReturns
+
+    summary = result.summary
+    runs = summary["runs"]
+    returns = EpisodeReturns(
+        np.array([r["episode_returns"] for r in runs]), np.array([r["episode_lengths"] for r in runs])
+    )
+    title = f"{summary['recipe']} after {summary['steps']:,} steps, in {summary['evaluation_environment']}"
+    _show_returns(title, [r["seed"] for r in runs], returns)
+    rate, wall = summary["updates_per_second"], summary["wall_seconds"]
+    line = f"{rate:,.0f} updates/s, {wall:,.0f} s in all; result in {result.directory}/result.json"
+    Console().print(Text(line), soft_wrap=True)
+
+
+def _show_returns(title: str, seeds: list[int], returns: "EpisodeReturns") -> None:
+    table = Table("seed", "episodes", "return", "std", "length", title=Text(title))
+    for seed, values, lengths in zip(seeds, *returns, strict=True):
+        row = (len(values), f"{values.mean():,.1f}", f"{values.std():,.1f}", f"{lengths.mean():,.0f}")
+        table.add_row(str(seed), *(str(cell) for cell in row))
+    if len(seeds) > 1:
+        mean = returns.returns.mean(-1)
+        table.add_row("all", "", f"{mean.mean():,.1f}", f"{mean.std():,.1f}", "", style="bold")
+    Console().print(table)
