@@ -13,7 +13,8 @@ from typing import get_args
 import pytest
 
 import simtrust
-from simtrust import api, cli
+from simtrust import api
+from simtrust.commands import generate
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import RECIPES
 from simtrust.api import ALGORITHM_OPTIONS
@@ -254,7 +255,7 @@ def test_generate_overwrites_nothing_unless_told_to(run, tmp_path, there):
 
 
 def test_tasks_to_generate_are_the_operators():
-    assert get_args(cli.LogTask) == tuple(TASKS)
+    assert get_args(generate.LogTask) == tuple(TASKS)
 
 
 @pytest.fixture(scope="module")
