@@ -13,11 +13,11 @@ from typing import get_args
 import pytest
 
 import simtrust
-from simtrust import api
-from simtrust.commands import generate
+from simtrust import api, cli
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import RECIPES
 from simtrust.api import ALGORITHM_OPTIONS
+from simtrust.commands import generate
 from simtrust.errors import ConfigError
 from simtrust.paper.robot import NETWORKS, STUDIES
 from simtrust.simulators.log_recording import TASKS
