@@ -15,6 +15,8 @@ from simtrust import __version__
 from simtrust.errors import ExportError
 from simtrust.export import numpy_runner
 from simtrust.export.graph import trust_graph
+from simtrust.export.onnx_graph import encodable
+from simtrust.gap.dynamics_model import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
 from simtrust.gap.trust_model import TrustModel
 from simtrust.training.checkpoint import write_atomically
 
@@ -64,10 +66,10 @@ def export_trust(
     arrays = trust_arrays(trust)
     _check(arrays, observation_names, action_names)
     names = {
-        "observation_names": [_encodable(name) for name in observation_names],
-        "action_names": [_encodable(name) for name in action_names],
+        "observation_names": [encodable(name) for name in observation_names],
+        "action_names": [encodable(name) for name in action_names],
     }
-    origin = {_encodable(key): _encodable(text) for key, text in metadata.items()} | _limits(trust)
+    origin = {encodable(key): encodable(text) for key, text in metadata.items()} | _limits(trust)
     listed = {key: json.dumps(each, ensure_ascii=False) for key, each in names.items()}
     graph = trust_graph(arrays, origin | listed, DESCRIPTION)
     archive = io.BytesIO()
@@ -101,8 +103,7 @@ def trust_arrays(trust: TrustModel) -> dict[str, np.ndarray]:
     ]
     arrays: dict[str, Any] = {f"weight_{name}": weight for name, weight, _ in layers}
     arrays |= {f"bias_{name}": np.asarray(bias)[:, None] for name, _, bias in layers}
-    for name in ("log_variance_min", "log_variance_max"):
-        arrays[name] = np.asarray(getattr(model.elites, name))[:, None]
+    arrays |= {"log_variance_min": LOG_VARIANCE_MIN, "log_variance_max": LOG_VARIANCE_MAX}
     scale = np.asarray(trust.scale)
     arrays |= {
         "input_mean": model.input_mean,
@@ -134,11 +135,6 @@ def _check(
     wrong = [name for name, x in arrays.items() if name not in unusual and not np.isfinite(x).all()]
     if wrong:
         raise ExportError(f"the trust model cannot be exported: {', '.join(wrong)} are not finite")
-
-
-def _encodable(text: str) -> str:
-    """Without what UTF-8 cannot hold, and without zeros, which numpy drops from the end of a text."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _limits(trust: TrustModel) -> dict[str, str]:
