@@ -6,9 +6,9 @@ Every log is one of the unshifted task: from a file, or recorded under random ac
 under a clone of another log's behaviour. For each task and shift, the simulator is the shifted task, and
 the truth is the difference between its next state and the unshifted task's from the same state and action,
 as a root mean square over dimensions in units of the logged change: at the log's own rows for replay, and
-at rows of the simulator's own rollouts for the others. Prints a Markdown table: Spearman's correlation with
-the truth, the area under the ROC curve for the worst tenth, and whether the model would announce a gap.
-Cells lie in DIR and are not measured again.
+for the others at rows of the simulator's own rollouts, in whose whole state the unshifted task is put.
+Prints a Markdown table: Spearman's correlation with the truth, the area under the ROC curve for the worst
+tenth, and whether the model would announce a gap. Cells lie in DIR and are not measured again.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from simtrust.gap.rollouts import (
 from simtrust.gap.simulator_gap import REALITY, fit_simulator_gap
 from simtrust.gap.step_errors import dimension_scales, step_errors
 from simtrust.gap.verdict import noticed
-from simtrust.paper.truth import agreement, true_gap
+from simtrust.paper.truth import TrueGapReward, agreement
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.types import Transitions
 
@@ -84,12 +84,12 @@ def parse(shift: str):
     return () if shift == "none" else parse_shifts([shift])
 
 
-def by_model(log: Dataset, rows: Transitions[np.ndarray], task: str) -> dict:
+def by_model(log: Dataset, rows: Transitions[np.ndarray]) -> dict:
     began = time.perf_counter()
     fitted = fit_simulator_gap(log, rows, key=jax.random.key(0))
     seconds = time.perf_counter() - began
     judged = select_rows(rows, np.linspace(0, len(rows.reward) - 1, JUDGED).astype(int))
-    found, truth = fitted.gap.assess(judged), true_gap(judged, task, np.asarray(fitted.gap.scale))
+    found, truth = fitted.gap.assess(judged), judged.reward
     known = found.disagreement <= fitted.disagreement_limit
     plain = fitted.gap.surprise(judged, REALITY)
     return agreement(truth, found.gap) | {
@@ -97,7 +97,7 @@ def by_model(log: Dataset, rows: Transitions[np.ndarray], task: str) -> dict:
         "plain": agreement(truth, plain)["spearman"],
         "known_share": float(known.mean()),
         "median": float(np.median(found.gap[known])) if known.any() else None,
-        "truth": float(np.nanmedian(truth)),
+        "truth": float(np.median(truth)),
         "floor": fitted.floor,
         "confusion": fitted.confusion,
         "r_squared": fitted.r_squared_overall,
@@ -105,26 +105,27 @@ def by_model(log: Dataset, rows: Transitions[np.ndarray], task: str) -> dict:
     }
 
 
-def by_classifier(log: Dataset, rows: Transitions[np.ndarray], task: str, options, space) -> dict:
+def by_classifier(log: Dataset, rows: Transitions[np.ndarray], options, space) -> dict:
     found = classify_domains(
         log.transitions, log.episode_end, rows, space, key=jax.random.key(0), options=options
     )
-    truth = true_gap(found.simulated, task, dimension_scales(log, "change"))
     score = found.gap if found.published else found.log_ratio
-    return agreement(truth, score) | {"ece": found.calibration.error, "area": found.area_transition}
+    judged = agreement(found.simulated.reward, score)
+    return judged | {"ece": found.calibration.error, "area": found.area_transition}
 
 
 def cell(log: Dataset, task: str, shift: str) -> dict:
     """All estimators for one task, shift and log."""
-    simulator = make_simulator(task, num_envs=PROBE_INSTANCES, shifts=parse(shift))
+    shifted, real = (make_simulator(task, num_envs=PROBE_INSTANCES, shifts=s) for s in (parse(shift), ()))
+    simulator = TrueGapReward(shifted, real, dimension_scales(log, "change"))
     rows = probe_rollouts(simulator, log, rows=PROBE_ROWS, seed=0)
     space = simulator.single_action_space
     simulator.close()
     return {
         "replay": by_replay(log, task, shift),
-        "model": by_model(log, rows, task),
-        "published": by_classifier(log, rows, task, PUBLISHED, space),
-        "improved": by_classifier(log, rows, task, IMPROVED, space),
+        "model": by_model(log, rows),
+        "published": by_classifier(log, rows, PUBLISHED, space),
+        "improved": by_classifier(log, rows, IMPROVED, space),
     }
 
 

@@ -7,6 +7,8 @@
     result = simtrust.train("trust", real="log.hdf5", sim="HalfCheetah-v5", shifts=["gravity=2"])
     policy = simtrust.Policy(result.directory)
     seeds, where, episodes = simtrust.evaluate(result.directory, episodes=20)
+    simtrust.report_run(result.directory)
+    simtrust.export_policy(result.directory, "robot")
 
 Names are imported when first used, so that ``import simtrust`` costs nothing.
 """
@@ -30,6 +32,8 @@ _HOME = {
     "GapReport": "simtrust.gap.findings",
     "resume": "simtrust.training.loop",
     "evaluate": "simtrust.training.policy",
+    "report_run": "simtrust.reports.run_report",
+    "export_policy": "simtrust.export.policy_bundle",
     "Policy": "simtrust.training.policy",
     "RunResult": "simtrust.training.loop",
     "SimtrustError": "simtrust.errors",
@@ -40,8 +44,10 @@ if TYPE_CHECKING:
     from simtrust.api import train
     from simtrust.data import Dataset, load_dataset, save_dataset
     from simtrust.errors import SimtrustError
+    from simtrust.export.policy_bundle import export_policy
     from simtrust.gap.findings import GapReport
     from simtrust.measuring import measure_gap
+    from simtrust.reports.run_report import report_run
     from simtrust.simulators import make_simulator, parse_shifts
     from simtrust.simulators.log_recording import generate_wheel_legged_log
     from simtrust.training.loop import RunResult, resume
@@ -56,11 +62,13 @@ __all__ = [
     "RunResult",
     "SimtrustError",
     "evaluate",
+    "export_policy",
     "generate_wheel_legged_log",
     "load_dataset",
     "make_simulator",
     "measure_gap",
     "parse_shifts",
+    "report_run",
     "resume",
     "save_dataset",
     "train",

@@ -1,17 +1,21 @@
-"""The command line: ``simtrust generate | gap | train | resume | evaluate | paper``."""
+"""The command line: ``simtrust generate | gap | train | resume | evaluate | report | export | paper``."""
 
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
+from simtrust.commands.export import export
 from simtrust.commands.gap import gap
 from simtrust.commands.generate import generate
 from simtrust.commands.paper import paper
+from simtrust.commands.report import report
 from simtrust.commands.training import evaluate, resume, train
-from simtrust.errors import SimtrustError
+from simtrust.errors import DataWarning, SimtrustError
 
 DESCRIPTION = """Find out where a simulator can be trusted, and train with it all the same.
 
@@ -34,6 +38,14 @@ If it was cut short:
 How good is it:
 
     simtrust evaluate runs/first --env HalfCheetah-v5 --episodes 20
+
+What to make of it:
+
+    simtrust report runs/first
+
+Take it to the robot:
+
+    simtrust export runs/first --out robot
 """
 
 COMMANDS = {
@@ -42,6 +54,8 @@ COMMANDS = {
     "train": train,
     "resume": resume,
     "evaluate": evaluate,
+    "report": report,
+    "export": export,
     "paper": paper,
 }
 
@@ -50,6 +64,7 @@ def main() -> None:
     """Entry point. A user's mistake ends with one clear message and exit status 2."""
     # So that module:factory finds a module beside the user, as `python -m` would.
     sys.path.insert(0, str(Path.cwd()))
+    warnings.showwarning = _show_warning
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
@@ -63,6 +78,17 @@ def main() -> None:
     except KeyboardInterrupt as interrupt:
         _tell("stopped. ", *getattr(interrupt, "__notes__", ()))
         sys.exit(130)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """A warning about a log is for the user, and needs no line of our code."""
+    if issubclass(category, DataWarning):
+        _tell("note: ", str(message))
+    else:
+        _usual_warning(message, category, *place, **more)
+
+
+_usual_warning = warnings.showwarning
 
 
 def _tell(label: str, *lines: str) -> None:

@@ -33,3 +33,7 @@ class RunError(SimtrustError, RuntimeError):
 
 class ExportError(SimtrustError, RuntimeError):
     """What would run on the robot could not be written, or would not compute the same."""
+
+
+class DataWarning(UserWarning):
+    """Something about a log was assumed that may not be so; the message says what, and the remedy."""

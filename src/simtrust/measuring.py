@@ -31,6 +31,7 @@ def measure_gap(
     shifts: Sequence[str] = (),
     out: str | Path | None = None,
     dones_mean: DonesMean | None = None,
+    columns: Sequence[str] = (),
     policy: str | Path | None = None,
     seed: int = 0,
     quiet: bool = False,
@@ -48,6 +49,7 @@ def measure_gap(
         out: a folder for ``report.html``, ``gap.json``, pictures, and the gap as a function of state and
             action (``trust.onnx``, ``trust.npz`` and a runner of the latter); None writes nothing.
         dones_mean: what a log's bare ``dones`` mean.
+        columns: which columns of a table hold what, as ``--map`` of the command line.
         policy: a run directory; how much of its time the policy of its first seed spends in low trust.
         seed: of everything random.
         quiet: show no progress.
@@ -62,7 +64,9 @@ def measure_gap(
     folder = None if out is None else Path(out)
     if folder is not None and (folder / "gap.json").exists():
         raise RunError(f"{folder} already holds a gap report; choose another --out, or move it away")
-    dataset = real if isinstance(real, Dataset) else load_dataset(real, dones_mean=dones_mean)
+    dataset = (
+        real if isinstance(real, Dataset) else load_dataset(real, dones_mean=dones_mean, columns=columns)
+    )
     kinds = parse_shifts(shifts)
     instance = make_simulator(simulator, num_envs=1, shifts=kinds)
     check_against_simulator(
@@ -77,10 +81,11 @@ def measure_gap(
             dataset, simulator, shifts=kinds, policy=followed, seed=seed, stage=stage
         )
     if folder is not None:
-        followed_by = "" if policy is None else f", policy={str(policy)!r}"
+        besides = {"columns": list(columns), "policy": None if policy is None else str(policy)}
+        others = "".join(f", {name}={value!r}" for name, value in besides.items() if value)
         made = command or (
             f"simtrust.measure_gap({dataset.source!r}, {simulator!r}, shifts={list(shifts)!r}, seed={seed}"
-            f"{followed_by})"
+            f"{others})"
         )
         write_atomically(folder / "gap.json", (json.dumps(to_json(report, made), indent=2) + "\n").encode())
         for what, write in (

@@ -239,7 +239,7 @@ def test_a_continuous_state_that_never_moves_is_no_crossing(log, write):
         ("log.hdf5", b"", "is empty"),
         ("log.hdf5", b"observations,actions\n", "neither an HDF5 file nor an npz"),
         ("log.npz", b"PK\x03\x04 and no more", "damaged or cut short"),
-        ("log.csv", b"observations,actions\n", "unknown extension '.csv'"),
+        ("log.txt", b"observations,actions\n", "unknown extension '.txt'"),
         ("log.npz", pickle.dumps([1, 2]), "neither an HDF5 file nor an npz"),
         ("log.hdf5", None, "no such file"),
     ],

@@ -12,6 +12,8 @@ from PIL import Image
 import simtrust
 from simtrust.errors import ConfigError, DataError, RunError, ShiftError
 from simtrust.gap import measure
+from simtrust.gap.corrections import Correction
+from simtrust.gap.verdict import NOTICED, PERHAPS, judge
 from simtrust.reports.gap_summary import to_json, to_text
 
 SIZE = {"members": 2, "elites": 2, "hidden_sizes": (32,), "epochs": 3}
@@ -55,6 +57,32 @@ def test_a_right_simulator_raises_no_alarm(record, tmp_path, simulator):
     assert report.verdict.trusted_fraction > 0.99
     assert (report.verdict.worst_dimension, report.verdict.best_explanation) == (None, None)
     assert "no dynamics gap found" in to_text(report)
+
+
+def test_a_small_gap_counts_if_something_explains_it(cheetah):
+    """At gravity 1.03 the mean error is below what is noticed by itself, but it is no floor of the log's."""
+    report = simtrust.measure_gap(cheetah, "HalfCheetah-v5", shifts=["gravity=1.03"], quiet=True)
+    assert PERHAPS < float(report.replay.summary.gap.mean) < NOTICED
+    assert report.verdict.gap_found
+    assert report.verdict.best_explanation.startswith("gravity 1 in place of 1.03 explains ")
+
+
+@pytest.mark.parametrize(
+    ("mean", "explained", "found"),
+    [
+        (1.1 * NOTICED, 0.0, True),
+        (0.9 * NOTICED, 0.0, False),
+        (0.9 * NOTICED, 0.57, False),
+        (0.9 * NOTICED, 0.9, True),
+    ],
+)
+def test_a_gap_is_announced_by_its_size_or_its_cause(shifted, mean, explained, found):
+    """What observations do not tell of a state looks a little like a wrong friction: 57 % on the robot."""
+    replayed = shifted[0].replay
+    summary = replayed.summary._replace(gap=replayed.summary.gap._replace(mean=mean))
+    correction = Correction("friction", 1.0, 0.1, explained)
+    replayed = replace(replayed, summary=summary, corrections=(correction,), actuators=None)
+    assert judge(replayed, None, shifted[0].observation_names).gap_found == found
 
 
 def test_noise_in_the_actions_is_named(cheetah):

@@ -16,6 +16,7 @@ def gap(
     shift: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     out: str | None = None,
     dones_mean: Literal["terminated", "timeout"] | None = None,
+    map: tuple[str, ...] = (),
     policy: str | None = None,
     seed: int = 0,
 ) -> None:
@@ -27,11 +28,13 @@ def gap(
     set_observation) is replayed. Any is compared with the log by a model of both, and by H2O's classifiers.
 
     Args:
-        real: The log of real transitions: D4RL HDF5 or npz.
+        real: The log of real transitions: D4RL HDF5, npz, CSV, Parquet, or LeRobot v3's folder.
         sim: The simulator: a built-in name, any Gymnasium id, or module:factory.
         shift: What is wrong with a built-in simulator, as KIND=VALUE; repeat for several.
         out: The folder of the report. Default: runs/gap-DATE-TIME.
         dones_mean: What a log's bare dones mean, if it has neither terminals nor timeouts.
+        map: Which columns of a table hold what, as FIELD=NAME[,NAME...]: observation=theta,theta_dot
+            action=tau reward=r episode=ep terminated=fell.
         policy: A run directory: how much of its time does its policy spend where the simulator errs?
         seed: Of everything random.
     """

@@ -35,7 +35,7 @@ def paper(
 
     Args:
         study: Which one.
-        real: figure3: the log of real transitions, D4RL HDF5 or npz.
+        real: figure3: the log of real transitions.
         out: The folder of logs, runs and results. Default: runs/STUDY.
         seeds: Training runs of each recipe, side by side. Default: 5; figure3: 3.
         episodes: figure2: of each policy, on the real robot and in the simulator each. Default: 20.

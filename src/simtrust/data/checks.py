@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -120,38 +120,48 @@ def check_memory(source: str, needed: Mapping[str, int]) -> None:
         )
 
 
+Place = Callable[[int], dict[str, Any]]
+"""How `defect` shall name a row: its file's key and row, or its table's column and line."""
+
+
 def read_column(source: str, key: str, column: Column) -> np.ndarray:
     """The checked values: float32 [T, width] or [T], or bool [T] for flags (DataError otherwise)."""
     values = column.read()
     if key in PER_ROW:
         values = values.reshape(-1)
-    if key in FLAGS:
-        return _as_flags(source, column.name, values)
+
+    def place(row: int) -> dict[str, Any]:
+        return {"key": column.name, "row": row}
+
+    return as_flags(source, values, place) if key in FLAGS else as_float32(source, values, place)
+
+
+def as_float32(source: str, values: np.ndarray, place: Place) -> np.ndarray:
+    """Numbers [T, ...] as contiguous float32 (DataError where one is not finite in it)."""
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(values, dtype=np.float32)
     finite = np.isfinite(converted)
     if not finite.all():
-        place = tuple(np.argwhere(~finite)[0].tolist())
+        index = tuple(np.argwhere(~finite)[0].tolist())
         raise defect(
             source,
-            f"value {values[place]} is not finite in float32",
+            f"value {values[index]} is not finite in float32",
             "drop the episode that holds it, or repair the recording",
-            key=column.name,
-            row=place[0],
-            dimension=place[1] if len(place) > 1 else None,
+            **place(index[0]),
+            dimension=index[1] if len(index) > 1 else None,
         )
     return converted
 
 
-def _as_flags(source: str, name: str, values: np.ndarray) -> np.ndarray:
+def as_flags(source: str, values: np.ndarray, place: Place) -> np.ndarray:
+    """Zeros and ones [T] as bool (DataError for any other value)."""
     wrong = np.flatnonzero((values != 0) & (values != 1))
     if len(wrong):
         raise defect(
             source,
             f"value {values[wrong[0]]} is neither 0 nor 1",
             "store booleans, or the numbers 0 and 1",
-            key=name,
-            row=int(wrong[0]),
+            **place(int(wrong[0])),
         )
     return values.astype(bool)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,11 +16,18 @@ def defect(
     remedy: str,
     *,
     key: str | None = None,
+    column: str | None = None,
+    line: int | None = None,
     row: int | None = None,
     dimension: int | None = None,
 ) -> DataError:
-    """The error for one defect of a log, always worded alike: file, key, row, dimension, remedy."""
+    """The error for one defect of a log, always worded alike: file, key or column, line or row, remedy.
+
+    A table has columns, a text file lines (from 1, the header's); rows and dimensions count from 0.
+    """
     place = [f"key '{key}'"] if key is not None else []
+    place += [f"column '{column}'"] if column is not None else []
+    place += [f"line {line}"] if line is not None else []
     place += [f"row {row}"] if row is not None else []
     place += [f"dimension {dimension}"] if dimension is not None else []
     where = f"{source}: {', '.join(place)}" if place else source
@@ -42,6 +50,18 @@ def episode_numbers(episode_end: np.ndarray) -> np.ndarray:
     return np.cumsum(episode_end) - episode_end
 
 
+class DimensionNames(NamedTuple):
+    """What the file calls the entries of observation and action; None where it names nothing.
+
+    Units have "" where one entry has none.
+    """
+
+    observation_names: tuple[str, ...] | None = None
+    action_names: tuple[str, ...] | None = None
+    observation_units: tuple[str, ...] | None = None
+    action_units: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A checked log of T rows.
@@ -55,6 +75,12 @@ class Dataset:
     source: str  # the path as given
     sha256: str  # of the file's bytes
     file_row: np.ndarray | None = None  # [T] int, rows of the file; None where none was dropped
+    time: np.ndarray | None = None  # [T] float64, seconds, increasing within an episode
+    # Of the entries; units are "" where one has none. None where the file names nothing.
+    observation_names: tuple[str, ...] | None = None
+    action_names: tuple[str, ...] | None = None
+    observation_units: tuple[str, ...] | None = None
+    action_units: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.episode_end)
@@ -86,6 +112,10 @@ class Dataset:
         """The file's number for a row of this dataset."""
         return row if self.file_row is None else int(self.file_row[row])
 
+    @property
+    def names(self) -> DimensionNames:
+        return DimensionNames(*(getattr(self, field) for field in DimensionNames._fields))
+
 
 def resolve_dones(columns: dict[str, np.ndarray], dones_mean: str | None) -> dict[str, np.ndarray]:
     """Replaces ``dones`` by the terminals, and where they say so the timeouts, that they stand for."""
@@ -111,7 +141,7 @@ def rows_from_columns(
     ends cannot be known.
     """
     terminated = columns["terminals"]
-    episode_end = _episode_ends(source, columns)
+    episode_end = episode_ends(source, columns)
     next_observation = columns.get("next_observations")
     file_row = None
     if next_observation is None:
@@ -144,8 +174,8 @@ def columns_from_rows(dataset: Dataset) -> dict[str, np.ndarray]:
     }
 
 
-def _episode_ends(source: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """[T] bool, from the best evidence there is: timeouts, else breaks in the chain of observations."""
+def episode_ends(source: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[T] bool, of all rows of the file: from timeouts, else from breaks in the chain of observations."""
     episode_end = columns["terminals"].copy()
     if "timeouts" in columns:
         episode_end |= columns["timeouts"]

@@ -1,34 +1,12 @@
 """The trust model as an ONNX graph."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
-OPSET, IR_VERSION = 17, 9
-
-
-class _Graph:
-    """Nodes and constants as they are added; values go by their names."""
-
-    def __init__(self, arrays: Mapping[str, np.ndarray]):
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
-        self.arrays = arrays
-
-    def constant(self, name: str, value: np.ndarray | np.floating | None = None) -> str:
-        """A given value, or the array of this name."""
-        array = np.asarray(self.arrays[name] if value is None else value)
-        self.initializers.setdefault(name, numpy_helper.from_array(array, name))
-        return name
-
-    def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """One node with one output, whose name is returned."""
-        output = name or f"{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=f"node_{output}", **attributes))
-        return output
+from simtrust.export.onnx_graph import Graph, checked_model, rows
 
 
 def trust_graph(
@@ -38,35 +16,15 @@ def trust_graph(
 
     Opset 17, IR version 9, float32, with any number of rows.
     """
-    graph = _Graph(arrays)
+    graph = Graph(arrays)
     outputs = _assess(graph)
     sizes = {"observation": len(arrays["scale"])}
     sizes["action"] = len(arrays["input_mean"]) - sizes["observation"]
-    proto = helper.make_graph(
-        graph.nodes,
-        "trust",
-        [_rows(name, TensorProto.FLOAT, size) for name, size in sizes.items()],
-        outputs,
-        list(graph.initializers.values()),
-        doc_string=description,
-    )
-    model = helper.make_model(
-        proto,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="simtrust",
-        doc_string=description,
-    )
-    helper.set_model_props(model, dict(metadata))
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    inputs = [rows(name, TensorProto.FLOAT, size) for name, size in sizes.items()]
+    return checked_model(graph, "trust", inputs, outputs, metadata, description)
 
 
-def _rows(name: str, kind: int, *sizes: int) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, ["rows", *sizes])
-
-
-def _assess(graph: _Graph) -> list[onnx.ValueInfoProto]:
+def _assess(graph: Graph) -> list[onnx.ValueInfoProto]:
     """The steps of `TrustModel.assess`, in its order."""
     add, constant = graph.add, graph.constant
     inputs = add("Concat", "observation", "action", axis=1)
@@ -83,8 +41,8 @@ def _assess(graph: _Graph) -> list[onnx.ValueInfoProto]:
     change = add("Mul", average, constant("change_scale"))
     error = add("Add", constant("change_mean"), change)
 
-    finite = _all_finite(graph, inputs)
-    each = add("Unsqueeze", finite, constant("last_axis", np.array([1])))
+    finite = graph.all_finite(inputs)
+    each = graph.each_column(finite)
     nan = constant("nan", np.float32(np.nan))
     add("Where", finite, _root_mean(graph, expected), nan, name="gap")
     add("Where", finite, doubt, nan, name="doubt")
@@ -92,14 +50,14 @@ def _assess(graph: _Graph) -> list[onnx.ValueInfoProto]:
     certain = add("LessOrEqual", "doubt", constant("one", np.float32(1)))
     add("And", finite, certain, name="valid")
     return [
-        _rows("gap", TensorProto.FLOAT),
-        _rows("doubt", TensorProto.FLOAT),
-        _rows("error", TensorProto.FLOAT, len(graph.arrays["scale"])),
-        _rows("valid", TensorProto.BOOL),
+        rows("gap", TensorProto.FLOAT),
+        rows("doubt", TensorProto.FLOAT),
+        rows("error", TensorProto.FLOAT, len(graph.arrays["scale"])),
+        rows("valid", TensorProto.BOOL),
     ]
 
 
-def _networks(graph: _Graph, inputs: str) -> tuple[str, str]:
+def _networks(graph: Graph, inputs: str) -> tuple[str, str]:
     """Every member's mean and log-variance [M, rows, O], standardised."""
     add, constant = graph.add, graph.constant
     centred = add("Sub", inputs, constant("input_mean"))
@@ -119,15 +77,7 @@ def _networks(graph: _Graph, inputs: str) -> tuple[str, str]:
     return mean, add("Add", lower, add("Softplus", add("Sub", below, lower)))
 
 
-def _root_mean(graph: _Graph, squares: str) -> str:
+def _root_mean(graph: Graph, squares: str) -> str:
     """[rows], over the dimensions that count."""
     total = graph.add("ReduceSum", squares, graph.constant("last_axis", np.array([1])), keepdims=0)
     return graph.add("Sqrt", graph.add("Div", total, graph.constant("kept")))
-
-
-def _all_finite(graph: _Graph, inputs: str) -> str:
-    """[rows] bool. A comparison, since NaN fails every one and few runtimes reduce truth values."""
-    largest = graph.constant("largest", np.finfo(np.float32).max)
-    each = graph.add("LessOrEqual", graph.add("Abs", inputs), largest)
-    counted = graph.add("Cast", each, to=TensorProto.FLOAT)
-    return graph.add("Cast", graph.add("ReduceMin", counted, axes=[1], keepdims=0), to=TensorProto.BOOL)

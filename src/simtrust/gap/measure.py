@@ -30,7 +30,7 @@ from simtrust.gap.rollouts import PROBE_INSTANCES, Policy, chain_ends, probe_rol
 from simtrust.gap.simulator_gap import SIMULATOR_GAP_OPTIONS, fit_simulator_gap
 from simtrust.gap.step_errors import step_errors, summarise
 from simtrust.gap.trust_model import TRUST_MODEL_OPTIONS, FittedTrust, fit_trust_model
-from simtrust.gap.verdict import NOTICED, TRUSTED, judge
+from simtrust.gap.verdict import NOTICED, PERHAPS, TRUSTED, judge
 from simtrust.gap.worst_episodes import worst_episodes
 from simtrust.simulators import Shift, make_simulator
 from simtrust.simulators.built_in import find_built_in
@@ -128,16 +128,19 @@ def measure_gap(
 
 
 def dimension_names(dataset: Dataset, simulator: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the observation's and the action's dimensions; numbers where nobody named them."""
+    """Names of the observation's and the action's dimensions: the log's, else the built-in simulator's.
+
+    Numbers where nobody named them. An action called like an observation gets "action" before its name.
+    """
     built_in = find_built_in(simulator)
-    if built_in is not None:
-        return built_in.observation_names, built_in.action_names
-    sizes = (dataset.observation_size, dataset.action_size)
-    first, second = (
+    numbered = (
         tuple(f"{kind} {index}" for index in range(size))
-        for kind, size in zip(("observation", "action"), sizes, strict=True)
+        for kind, size in (("observation", dataset.observation_size), ("action", dataset.action_size))
     )
-    return first, second
+    usual = numbered if built_in is None else (built_in.observation_names, built_in.action_names)
+    logged = (dataset.observation_names, dataset.action_names)
+    observation, action = (own or other for own, other in zip(logged, usual, strict=True))
+    return observation, tuple(f"action {name}" if name in observation else name for name in action)
 
 
 def _replay(
@@ -167,10 +170,10 @@ def _replay(
     horizon = min(DRIFT_HORIZON, int(dataset.episode_lengths.max()))
     drifted = attempt("drift", drift, horizon=horizon, seed=seed)
     corrections, actuators = None, None
+    if float(summary.gap.mean) > PERHAPS and find_built_in(simulator) is not None:
+        tell = lambda kind: stage("corrections", kind)  # noqa: E731
+        corrections = attempt("corrections", fit_corrections, rows=EXPLAINED_ROWS, progress=tell)
     if float(summary.gap.mean) > NOTICED:
-        if find_built_in(simulator) is not None:
-            tell = lambda kind: stage("corrections", kind)  # noqa: E731
-            corrections = attempt("corrections", fit_corrections, rows=EXPLAINED_ROWS, progress=tell)
         actuators = attempt("actuators", actuator_error, rows=EXPLAINED_ROWS)
     return ReplayEstimate(errors, summary, drifted, corrections or (), actuators)
 

@@ -6,8 +6,11 @@ from simtrust.gap.findings import ModelEstimate, ReplayEstimate, Verdict
 
 TRUSTED = 0.1
 """A row is trusted if the simulator's one-step error is below this share of the logged change's deviation."""
-NOTICED = 0.01
-"""Below this share on average, replay says that there is no gap: float32 logs alone give 1e-5 or so."""
+NOTICED = 0.02
+"""From this mean on, replay says that there is a gap. What observations do not tell of a state, such as how
+far a wheel has sunk into the floor, gives 0.009 for the unshifted robot."""
+PERHAPS, MOSTLY = 1e-3, 0.8
+"""From the first on, it says so too if one correction explains the second: float32 logs alone give 1e-5."""
 MODEL_NOTICED, CONFUSED = 0.015, 1.3
 """The model estimator says that there is a gap if its median is above the first, and if taking reality and
 simulator for each other costs more than the second: see ``benchmarks/gap_truth.py``."""
@@ -25,12 +28,12 @@ def judge(
         assert model is not None
         return _by_model(model, observation_names)
     summary, gap = replayed.summary, replayed.errors.gap
-    found = float(summary.gap.mean) > NOTICED
+    explanation = _explanation(replayed)
+    found = float(summary.gap.mean) > NOTICED or explanation is not None
     usable = gap[~np.isnan(gap)]
     normalised = summary.normalised.mean
     reason = f"replay of {summary.rows:,} rows of {summary.episodes:,} episodes"
     sure = summary.episodes >= LEAST_EPISODES
-    explanation = _explanation(replayed)
     unexplained = found and explanation is None
     if unexplained and model is not None and model.floor > 0.5 * float(summary.gap.mean):
         sure = False
@@ -50,14 +53,18 @@ def judge(
 
 
 def _explanation(replayed: ReplayEstimate) -> str | None:
-    """The best correction, or the motors if they explain more; None if nothing explains a fifth."""
-    actuators = replayed.actuators
-    if actuators is None:
-        return None
+    """The best correction, or the motors if they explain more; None if nothing explains a fifth.
+
+    Of a gap too small to be noticed by itself, None unless one correction explains most of it.
+    """
     best = max(replayed.corrections, key=lambda c: c.explained, default=None)
-    if best is not None and best.explained >= max(0.2, actuators.explained - 0.1):
+    if float(replayed.summary.gap.mean) <= NOTICED:
+        return str(best) if best is not None and best.explained >= MOSTLY else None
+    actuators = replayed.actuators
+    by_actuators = 0.0 if actuators is None else actuators.explained
+    if best is not None and best.explained >= max(0.2, by_actuators - 0.1):
         return str(best)
-    if actuators.explained >= 0.5:
+    if actuators is not None and by_actuators >= 0.5:
         kind = "noise in the actions" if actuators.systematic < 0.3 else "a systematic error of the actuators"
         return f"{kind} explains {actuators.explained:.0%}"
     return None

@@ -1,7 +1,10 @@
 """The true dynamics gap, which only a second simulator that stands for reality can tell, and how well an
 estimate ranks by it."""
 
+from typing import Any
+
 import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
@@ -11,11 +14,53 @@ from simtrust.gap.rollouts import chain_ends
 from simtrust.types import Transitions
 
 NO_GAP = 1e-4
-"""Below this median the truth is rounding, and nothing can be ranked by it."""
+"""Below this the truth is rounding, by which nothing can be ranked."""
+
+
+class TrueGapReward(VectorWrapper):
+    """A simulator whose reward is its true gap: how far each of its steps is from reality's.
+
+    Before every step, reality is put into the simulator's whole state, not only into what an observation
+    tells of it, and given the same actions.
+
+    Args:
+        simulator: S instances of a built-in simulator.
+        reality: as many of the same task.
+        scale: as `true_gap` takes it.
+    """
+
+    def __init__(self, simulator: VectorEnv, reality: VectorEnv, scale: np.ndarray) -> None:
+        super().__init__(simulator)
+        self._reality = reality
+        # The guards would want a reset before each step.
+        self._inner: Any = simulator.unwrapped
+        self._witness: Any = reality.unwrapped
+        self._scale = scale
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        self._witness.set_state(*self._inner.state)
+        real = self._witness.step(np.ascontiguousarray(actions))[0]
+        following, _, terminated, truncated, info = self.env.step(actions)
+        return following, _size(following - real, self._scale), terminated, truncated, info
+
+    def close(self, **options: Any) -> None:
+        self._reality.close(**options)
+        self.env.close(**options)
+
+
+def _size(error: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Root mean square ``[N]`` of errors ``[N, O]`` over the dimensions whose scale is finite."""
+    kept = np.isfinite(scale)
+    return np.sqrt(np.square(error[:, kept] / scale[kept]).mean(1))
 
 
 def true_gap(rows: Transitions[np.ndarray], task: str, scale: np.ndarray) -> np.ndarray:
     """[N]: size of simulated less real next state; NaN where an observation does not determine a state.
+
+    What an observation does not tell of the state counts as gap; of a simulator at hand, `TrueGapReward`
+    knows better.
 
     Args:
         rows: N rows of a simulator, in the machine's units.
@@ -28,19 +73,20 @@ def true_gap(rows: Transitions[np.ndarray], task: str, scale: np.ndarray) -> np.
     real = replay(simulated, task)
     error = rows.next_observation - real.predicted
     error[~real.usable] = np.nan
-    kept = np.isfinite(scale)
-    return np.sqrt(np.square(error[:, kept] / scale[kept]).mean(1))
+    return _size(error, scale)
 
 
 def agreement(truth: np.ndarray, estimate: np.ndarray) -> dict[str, float | None]:
-    """Spearman's correlation, and the area under the curve for the worst tenth."""
+    """Spearman's correlation, and the area under the curve for the worst tenth.
+
+    None if most rows have no gap, so that there is no rank among them; the area, if nine of ten have none.
+    """
     known = np.isfinite(truth) & np.isfinite(estimate)
     truth, estimate = truth[known], estimate[known]
-    if not len(truth) or np.median(truth) < NO_GAP:
-        return {"spearman": None, "auc": None}
+    ranked, worst = (len(truth) > 0 and np.quantile(truth, q) >= NO_GAP for q in (0.5, 0.9))
     return {
-        "spearman": rank_correlation(truth, estimate),
-        "auc": float(roc_auc_score(truth >= np.quantile(truth, 0.9), estimate)),
+        "spearman": rank_correlation(truth, estimate) if ranked else None,
+        "auc": float(roc_auc_score(truth >= np.quantile(truth, 0.9), estimate)) if worst else None,
     }
 
 

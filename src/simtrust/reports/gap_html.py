@@ -12,10 +12,20 @@ from simtrust.reports import gap_figures
 from simtrust.reports.charts import percent, rounded, span
 from simtrust.reports.gap_advice import cards, headline, next_steps, trust_interval, where
 from simtrust.reports.gap_map import THIN, draw_maps
-from simtrust.reports.page import Figure, Section, command_line, compose, details, paragraph, table
+from simtrust.reports.page import (
+    Figure,
+    Section,
+    card_list,
+    command_line,
+    compose,
+    details,
+    heading,
+    missing_list,
+    paragraph,
+    step_list,
+    table,
+)
 
-LONG = 10
-"""Characters from which on a card's value is a text rather than a number."""
 PACKAGES = ("simtrust", "jax", "mujoco", "gymnasium", "numpy", "plotly")
 
 
@@ -55,25 +65,16 @@ def _verdict(report: GapReport) -> str:
     unknown = math.isnan(verdict.trusted_fraction) and not verdict.gap_found
     kind, sign = ("gap", "!") if verdict.gap_found else ("unknown", "?") if unknown else ("fine", "✓")
     shifts = f" ({', '.join(map(str, report.shifts))})" if report.shifts else ""
-    found = "".join(
-        f'<div class="card"><dt>{escape(name)}</dt>'
-        f'<dd class="value{" long" if len(value) > LONG else ""}">{escape(value)}</dd>'
-        f"<dd>{escape(note)}</dd></div>"
-        for name, value, note in cards(report)
-    )
-    steps = "".join(
-        f"<li><h3>{escape(step.title)}</h3>{paragraph(step.text)}"
-        f"{command_line(step.command) if step.command else ''}</li>"
+    steps = [
+        (step.title, paragraph(step.text) + (command_line(step.command) if step.command else ""))
         for step in next_steps(report)
-    )
+    ]
     return (
         f'<p class="subject"><strong>{escape(report.simulator + shifts)}</strong> against '
         f"<strong>{escape(report.dataset.source)}</strong></p>"
-        f'<h1 class="{kind}"><span class="sign" aria-hidden="true">{sign}</span>'
-        f"{escape(headline(report))}</h1>"
-        f'<dl class="cards">{found}</dl>'
-        f'<section id="next" aria-labelledby="next-title"><h2 id="next-title">What to do next</h2>'
-        f'<ol class="steps">{steps}</ol></section>'
+        + heading(kind, sign, headline(report))
+        + card_list(cards(report))
+        + step_list("next", "What to do next", steps)
     )
 
 
@@ -102,11 +103,7 @@ def _estimators(report: GapReport) -> Section:
         f'<div class="columns">{columns}</div>',
     ]
     if report.missing:
-        items = "".join(
-            f"<li><strong>No {escape(part)}:</strong> {escape(reason)}</li>"
-            for part, reason in report.missing.items()
-        )
-        blocks.append(f'<ul class="missing">{items}</ul>')
+        blocks.append(missing_list(report.missing))
     blocks.append('<div class="pair">')
     if report.classifier is not None:
         caption = "Of the rows said to be simulated with probability p, a share p should be (dotted)."

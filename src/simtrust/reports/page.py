@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import NamedTuple
@@ -13,8 +13,13 @@ from plotly.offline import get_plotlyjs
 
 from simtrust.reports.charts import Chart
 
+SHARED = "page.html"
 TALLEST = 640
 """Pixels; a taller chart is scrolled within the page."""
+
+
+LONG = 10
+"""Characters from which on a card's value is a text rather than a number."""
 
 
 class Figure(NamedTuple):
@@ -35,15 +40,17 @@ class Section(NamedTuple):
 
 
 def compose(template: str, title: str, opening: str, sections: Sequence[Section]) -> str:
-    """The page: a template of ours, filled.
+    """The page: what all our pages share (``page.html``), filled.
 
     Args:
-        template: a file of this package, with the places ``{{title}}`` and so on.
+        template: a file of this package with what is the page's own: a style and a footer.
         title: text.
         opening: HTML, what stands above the sections.
         sections: in their order.
     """
-    page = files("simtrust.reports").joinpath(template).read_text("utf-8")
+    shared, own = (files("simtrust.reports").joinpath(name).read_text("utf-8") for name in (SHARED, template))
+    style, separator, footer = own.partition("</style>")
+    page = shared.replace("{{style}}", style + separator).replace("{{footer}}", footer.strip())
     plotly = get_plotlyjs()
     figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
     parts = {
@@ -54,8 +61,8 @@ def compose(template: str, title: str, opening: str, sections: Sequence[Section]
         "figures": _script_json({f.key: {"layout": f.chart.layout, "views": f.chart.views} for f in figures}),
         "plotly": plotly,
     }
-    own = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
-    parts["hashes"] = " ".join(_hash(plotly if script == "{{plotly}}" else script) for script in own)
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    parts["hashes"] = " ".join(_hash(plotly if script == "{{plotly}}" else script) for script in scripts)
     # In one pass, so that nothing that a user wrote is taken for a place to fill.
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], page)
 
@@ -131,3 +138,37 @@ def command_line(command: str) -> str:
         f'<div class="command"><pre tabindex="0"><code>{escape(command)}</code></pre>'
         '<button type="button">Copy</button></div>'
     )
+
+
+def card_list(cards: Sequence[tuple[str, str, str]]) -> str:
+    """Cards of texts: name, value, and what it means."""
+    return '<dl class="cards">{}</dl>'.format(
+        "".join(
+            f'<div class="card"><dt>{escape(name)}</dt>'
+            f'<dd class="value{" long" if len(value) > LONG else ""}">{escape(value)}</dd>'
+            f"<dd>{escape(note)}</dd></div>"
+            for name, value, note in cards
+        )
+    )
+
+
+def step_list(key: str, title: str, steps: Sequence[tuple[str, str]]) -> str:
+    """A section of numbered steps: a title, which is text, and HTML."""
+    items = "".join(f"<li><h3>{escape(heading)}</h3>{content}</li>" for heading, content in steps)
+    return (
+        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{escape(title)}</h2>'
+        f'<ol class="steps">{items}</ol></section>'
+    )
+
+
+def heading(kind: str, sign: str, text: str) -> str:
+    """The page's first heading: ``kind`` is ``gap``, ``unknown`` or ``fine``, which colours its sign."""
+    return f'<h1 class="{kind}"><span class="sign" aria-hidden="true">{sign}</span>{escape(text)}</h1>'
+
+
+def missing_list(reasons: Mapping[str, str]) -> str:
+    """What is not there, and why."""
+    items = "".join(
+        f"<li><strong>No {escape(part)}:</strong> {escape(reason)}</li>" for part, reason in reasons.items()
+    )
+    return f'<ul class="missing">{items}</ul>'

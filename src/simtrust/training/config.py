@@ -32,7 +32,7 @@ class TrainConfig:
     `h2o_layer_norm` for stable critics, and `h2o_v` to `h2o_reg_dr` its ablations; `darc` and `darc_plus`
     correct the reward instead; `sac` uses the simulator alone, `cql` the log alone."""
     real: str | None = None
-    """The log of real transitions: D4RL HDF5 or npz."""
+    """The log of real transitions: D4RL HDF5, npz, CSV, Parquet, or LeRobot v3's folder."""
     sim: str | None = None
     """The simulator: HalfCheetah-v5, Walker2d-v5, Hopper-v5, Ant-v5, StandingStill-v0, MovingStraight-v0,
     any Gymnasium id, or module:factory."""
@@ -54,6 +54,8 @@ class TrainConfig:
     """Seed of the first run; the others count up from it."""
     dones_mean: Literal["terminated", "timeout"] | None = None
     """What a log's bare `dones` mean, if it has neither `terminals` nor `timeouts`."""
+    columns: Annotated[tuple[str, ...], tyro.conf.arg(name="map", metavar="FIELD=NAME[,NAME...]")] = ()
+    """Which columns of a table hold what: observation=theta,theta_dot action=tau reward=r episode=ep ..."""
     reward_scale: float | Literal["auto"] | None = None
     """Multiplies rewards in training; `auto` keeps |Q| near 100. Returns are always in your units."""
     normalise_observations: bool | None = None

@@ -34,7 +34,7 @@ from simtrust.training.config import TrainConfig, config_from_json, config_to_js
 from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, seed_keys
 from simtrust.training.gap_model import gap_model_of_run, measure
 from simtrust.training.metrics import MetricsFile, TensorBoard, make_progress, plain
-from simtrust.training.setup import Problem, prepare, versions
+from simtrust.training.setup import Problem, observed_range, prepare, versions
 
 RESTART, EVALUATE = "restart", "evaluate"
 RATE_ROUNDS = 20
@@ -79,6 +79,7 @@ def train(config: TrainConfig, *, quiet: bool = False, command: str = "simtrust.
             "versions": versions(),
             "dataset_sha256": problem.dataset.sha256 if problem.dataset else None,
             "scaling": problem.scaling.to_json(),
+            **observed_range(problem.dataset),
             "evaluation_environment": problem.evaluation_name,
         }
         write_atomically(directory / "config.json", config_to_json(config, **extra).encode())

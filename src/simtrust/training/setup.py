@@ -51,6 +51,13 @@ class Problem:
     capacity: int
 
 
+def load_log(config: TrainConfig) -> Dataset | None:
+    """The log that a configuration names; None if it names none. Raises DataError as `load_dataset`."""
+    if not config.real:
+        return None
+    return data.load_dataset(config.real, dones_mean=config.dones_mean, columns=config.columns)
+
+
 def prepare(config: TrainConfig) -> Problem:
     """Load, check and connect everything that ``config`` names.
 
@@ -63,7 +70,7 @@ def prepare(config: TrainConfig) -> Problem:
     if needs_simulator and config.sim is None:
         raise ConfigError(f"recipe {config.recipe} learns from a simulator: give --sim ID")
     evaluation_name = evaluation_environment(config)
-    dataset = data.load_dataset(config.real, dones_mean=config.dones_mean) if config.real else None
+    dataset = load_log(config)
     episodes = config.seeds * config.evaluation_episodes
     evaluation = make_simulator(evaluation_name, num_envs=episodes)
     simulator = None
@@ -90,6 +97,14 @@ def prepare(config: TrainConfig) -> Problem:
     return Problem(
         config, recipe, algorithm, scaling, dataset, log, simulator, evaluation, evaluation_name, capacity
     )
+
+
+def observed_range(dataset: Dataset | None) -> dict[str, list[float] | None]:
+    """The least and the largest value of each observation in the log, [O], for the run's record."""
+    if dataset is None:
+        return {"observation_min": None, "observation_max": None}
+    observation = dataset.transitions.observation
+    return {"observation_min": observation.min(0).tolist(), "observation_max": observation.max(0).tolist()}
 
 
 def evaluation_environment(config: TrainConfig) -> str:
