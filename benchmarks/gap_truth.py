@@ -99,7 +99,7 @@ def by_model(log: Dataset, rows: Transitions[np.ndarray]) -> dict:
         "median": float(np.median(found.gap[known])) if known.any() else None,
         "truth": float(np.median(truth)),
         "floor": fitted.floor,
-        "confusion": fitted.confusion,
+        "distinction": fitted.distinction,
         "r_squared": fitted.r_squared_overall,
         "seconds": seconds,
     }
@@ -145,7 +145,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     print(
         "| task | rows | shift | replay | model | known rows | without the simulator's rows | u as published "
-        "| log-ratio, improved | median gap / truth | confusion | announced | R² | seconds |"
+        "| log-ratio, improved | median gap / truth | nats | announced | R² | seconds |"
     )
     print("|" + "---|" * 14)
     sources = [(name, load_dataset) for name in arguments.log] + [(name, None) for name in arguments.record]
@@ -164,7 +164,7 @@ def main() -> None:
                         continue
                 found = json.loads(kept.read_text())
                 model = found["model"]
-                announced = "yes" if noticed(model["median"] or 0.0, model["confusion"]) else "no"
+                announced = "yes" if noticed(model["median"] or 0.0, model["distinction"]) else "no"
                 both = [
                     f"{shown(found[e]['spearman'])} / {shown(found[e]['auc'])}" for e in ("replay", "model")
                 ]
@@ -173,7 +173,7 @@ def main() -> None:
                     f"{shown(model['plain'])} | {shown(found['published']['spearman'])} | "
                     f"{shown(found['improved']['spearman'])} | "
                     f"{shown(model['median'])} / {model['truth']:.3f} | "
-                    f"{model['confusion']:.2f} | {announced} | "
+                    f"{model['distinction']:.2f} | {announced} | "
                     f"{model['r_squared']:.3f} | {model['seconds']:.0f} |",
                     flush=True,
                 )

@@ -177,6 +177,25 @@ def test_the_loss_is_the_gaussians_or_weighted_by_its_variance():
     assert float(gaussian_loss(member, inputs, change, 0.5)) == pytest.approx(weighted, rel=1e-4)
 
 
+def test_an_outlier_counts_linearly():
+    """From 5 deviations on, with the same slope there; and a perfect prediction has a gradient."""
+    member = GaussianNetwork(1, (4,), 1, key=jax.random.key(0))
+    inputs = jnp.zeros((1, 1))
+    mean, log_variance = (float(x[0, 0]) for x in member(inputs))
+
+    def loss(deviations):
+        change = mean + deviations * jnp.exp(0.5 * log_variance)
+        return gaussian_loss(member, inputs, jnp.reshape(change, (1, 1))) - 0.5 * log_variance
+
+    for deviations in (0.0, 3.0, 4.9):
+        assert float(loss(deviations)) == pytest.approx(0.5 * deviations**2, rel=1e-3, abs=1e-6)
+    for deviations in (6.0, 100.0):
+        assert float(loss(deviations)) == pytest.approx(5 * deviations - 12.5, rel=1e-3)
+    at = jnp.reshape(jnp.asarray(mean, jnp.float32), (1, 1))
+    gradient = jax.grad(lambda m: gaussian_loss(m, inputs, at))(member)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
 def test_log_variance_keeps_its_bounds():
     member = GaussianNetwork(1, (4,), 1, key=jax.random.key(0))
     last = member.network.layers[-1]

@@ -190,7 +190,7 @@ def test_every_part_is_there(shifted):
     assert report.missing == {}
     assert 0 <= report.classifier.area_transition <= 1
     np.testing.assert_allclose(report.classifier.share.sum(), 1.0, rtol=1e-6)
-    assert report.model.confusion > 1
+    assert report.model.distinction > 0
     assert len(report.worst_episodes) > 0
     assert report.trust.rank_correlation > 0
     written = {"gap.json", "report.html", "gap-map.png", "trust.onnx", "trust.npz", "trust_runner.py"}

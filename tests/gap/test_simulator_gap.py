@@ -6,7 +6,7 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr
 
 from simtrust.data import Dataset
 from simtrust.data.held_out import hold_out
@@ -104,17 +104,17 @@ def test_a_simulator_like_reality_has_hardly_any_gap():
     same, shifted = (fitted(error) for error in (0.0, 0.3))
     rows, _, _ = rows_of(2_000, 2)
     assert np.median(same.gap.assess(rows).gap) < 0.01
-    assert same.confusion == pytest.approx(1.0, abs=0.1)
-    assert shifted.confusion > 5
+    assert same.distinction == pytest.approx(0.0, abs=0.05)
+    assert shifted.distinction > 5
 
 
-def test_confusion_is_a_matter_of_both_sides():
-    """Held-out rows of either kind are predicted worse as the other; the geometric mean says by how much.
+def test_distinction_is_a_matter_of_both_sides():
+    """Held-out rows of either kind are less likely as the other's; the mean of both says by how much.
 
     Rows count where the members agree on what the other domain does.
     """
     found, log, simulated = fitted(0.3), log_of(rows_of(ROWS, 0)[0]), rows_of(ROWS, 1, 0.3)[0]
-    ratios = []
+    medians = []
     for rows, ends, own, other in (
         (log.transitions, log.episode_end, REALITY, SIMULATOR),
         (simulated, chain_ends(simulated), SIMULATOR, REALITY),
@@ -123,16 +123,31 @@ def test_confusion_is_a_matter_of_both_sides():
         judges = Transitions(*(x[held_out] for x in rows))
         agreed = found.gap.doubt(judges, other) <= found.disagreement_limit
         assert 0.8 < agreed.mean() < 1
-        worse, better = (np.median(found.gap.surprise(judges, domain)[agreed]) for domain in (other, own))
-        ratios.append(worse / better)
-    assert min(ratios) > 5
-    assert found.confusion == pytest.approx(np.sqrt(np.prod(ratios)), rel=1e-4)
+        likelier, less = (found.gap.log_density(judges, domain)[agreed] for domain in (own, other))
+        medians.append(np.median(likelier - less))
+    assert min(medians) > 5
+    assert found.distinction == pytest.approx(np.mean(medians), rel=1e-4)
+
+
+def test_the_log_density_is_the_gaussians_a_dimension():
+    gap = fitted(0.3).gap
+    rows, _, _ = rows_of(50, 2, 0.3)
+    labelled = np.append(rows.action, np.full((50, 1), SIMULATOR, np.float32), axis=1)
+    mean, variance = (np.asarray(x, np.float64).mean(0) for x in gap.model.change(rows.observation, labelled))
+    change = rows.next_observation - rows.observation
+    expected = norm.logpdf(change, mean, np.sqrt(variance)).mean(1) + 0.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(gap.log_density(rows, SIMULATOR), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_simulator_that_is_only_noisier_is_told_apart():
+    """The means agree, so that neither is predicted worse as the other by more than its own noise."""
+    assert fitted(simulator_noise=LOUD).distinction > 1
 
 
 def test_a_simulator_that_only_goes_where_the_log_never_was_confuses_nobody():
     rows, _, _ = rows_of(ROWS, 1)
     far = rows._replace(observation=rows.observation + 50, next_observation=rows.next_observation + 60)
-    assert fit(log_of(rows_of(ROWS, 0)[0]), far).confusion == pytest.approx(1.0, abs=0.3)
+    assert fit(log_of(rows_of(ROWS, 0)[0]), far).distinction == pytest.approx(0.0, abs=0.2)
 
 
 def test_the_models_own_error_is_no_less_than_the_noise():
@@ -217,7 +232,7 @@ def test_what_does_not_vary_in_the_log_has_no_influence(third, error):
     gaps = found.gap.assess(third(rows)).gap
     expected = np.abs(truth) / SCALE[1] / np.sqrt(2)
     assert np.median(np.abs(gaps - expected)) < 0.05
-    assert (found.confusion > 5) == (error > 0)
+    assert (found.distinction > 1) == (error > 0)
     others = with_third(rows, *1e4 * np.random.default_rng(4).normal(size=(2, 2_000)))
     np.testing.assert_array_equal(found.gap.assess(others).gap, gaps)
     np.testing.assert_array_equal(found.gap.divergence(others), (gaps**2).astype(np.float32))
@@ -310,7 +325,7 @@ def test_held_out_rows_are_never_trained_on():
     other_simulated = fit(log, poison(simulated, of_simulated), ONE)
     for other in (other_log, other_simulated):
         assert same_bits(clean, other)
-        assert other.confusion != clean.confusion
+        assert other.distinction != clean.distinction
     assert (other_log.r_squared != clean.r_squared).all()
     assert other_log.floor > 2 * clean.floor
     np.testing.assert_array_equal(other_simulated.r_squared, clean.r_squared)
@@ -388,4 +403,4 @@ def test_too_few_rows_are_refused():
 def test_ten_rows_of_each_are_just_enough():
     found = fit(log_of(rows_of(10, 0)[0]), rows_of(10, 1)[0], ONE)
     assert np.isfinite(found.gap.assess(rows_of(10, 2)[0]).gap).all()
-    assert np.isfinite([found.floor, found.confusion, found.disagreement_limit]).all()
+    assert np.isfinite([found.floor, found.distinction, found.disagreement_limit]).all()

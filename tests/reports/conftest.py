@@ -107,7 +107,7 @@ def build(
         known=np.arange(400) % 4 > 0,
         scale=np.ones(len(names)),
         floor=0.21,
-        confusion=1.4,
+        distinction=0.5,
     )
     features = np.concatenate([logged.observation, logged.action], axis=1)
     policy = PolicyTrust("runs/first", 3000, 0.23, 0.04, generator.lognormal(-3, 1.2, 3000))

@@ -50,7 +50,7 @@ def test_the_same_run_fits_the_same_bits_and_loads_them(fit, tmp_path):
         "file",
         "r_squared",
         "floor",
-        "confusion",
+        "distinction",
     }
 
 

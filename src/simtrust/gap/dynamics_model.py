@@ -29,6 +29,8 @@ PETS learns such bounds and sets a small price on their distance. Where the loss
 or one machine is far quieter than the other, the price outweighs the likelihood: the bounds cross, and every
 row gets the same variance.
 """
+OUTLIER = 5.0
+"""Standard deviations."""
 CHUNK = 4096
 """Rows predicted at once."""
 
@@ -61,10 +63,15 @@ def gaussian_loss(
 ) -> Float[Array, ""]:
     """Negative log-likelihood without its constant, summed over dimensions, mean over rows.
 
-    Or the β-NLL, if weighted.
+    Or the β-NLL, if weighted. Beyond `OUTLIER` deviations an error counts linearly (Huber), so that a few
+    rows that the variance did not foresee do not throw the weights far off.
     """
     mean, log_variance = member(inputs)
-    likelihood = 0.5 * (jnp.square(change - mean) * jnp.exp(-log_variance) + log_variance)
+    squared = jnp.square(change - mean) * jnp.exp(-log_variance)
+    # Kept from 0, where the root has no slope.
+    deviations = jnp.sqrt(jnp.maximum(squared, OUTLIER**2))
+    squared = jnp.where(squared < OUTLIER**2, squared, OUTLIER * (2 * deviations - OUTLIER))
+    likelihood = 0.5 * (squared + log_variance)
     weight = jax.lax.stop_gradient(jnp.exp(variance_weighting * log_variance))
     return (weight * likelihood).sum(-1).mean()
 

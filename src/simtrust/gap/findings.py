@@ -43,8 +43,8 @@ class ModelEstimate:
     scale: np.ndarray  # [O] standard deviation of the logged change; infinite where the log does not vary
     floor: float
     """Median error of predicting held-out rows of the log: what is noise, or beyond the model."""
-    confusion: float
-    """By which factor held-out rows are predicted worse if reality and simulator are taken for each other."""
+    distinction: float
+    """By how many nats a dimension held-out rows are likelier as of their own machine than of the other."""
 
     @property
     def median(self) -> float:

@@ -208,7 +208,7 @@ def _model(dataset: Dataset, simulated: Transitions[np.ndarray], seed: int, stag
         known=found.disagreement <= fitted.disagreement_limit,
         scale=np.asarray(fitted.gap.scale),
         floor=fitted.floor,
-        confusion=fitted.confusion,
+        distinction=fitted.distinction,
     )
 
 

@@ -83,8 +83,18 @@ class SimulatorGap(eqx.Module):
 
     def surprise(self, rows: Rows, domain: float) -> np.ndarray:
         """Size [N] of the error of predicting N rows as if they were of this ``domain``."""
-        mean, _ = _in_chunks(partial(_prediction, domain=domain), self.model, rows)
+        mean, _, _ = _in_chunks(partial(_prediction, domain=domain), self.model, rows)
         return self.size(rows.next_observation - rows.observation - mean)
+
+    def log_density(self, rows: Rows, domain: float) -> np.ndarray:
+        """Log-density [N] of the changes as if of this ``domain``, a dimension, in nats, less a constant.
+
+        The mean over the dimensions that vary, of a Gaussian with the members' mean and mean variance.
+        """
+        mean, _, variance = _in_chunks(partial(_prediction, domain=domain), self.model, rows)
+        error = rows.next_observation - rows.observation - mean
+        density = -0.5 * (np.square(error, dtype=np.float64) / variance + np.log(variance))
+        return density[:, np.isfinite(np.asarray(self.scale))].mean(1)
 
     def doubt(self, rows: Rows, domain: float) -> np.ndarray:
         """Size [N] of the members' disagreement on what this ``domain`` does in N rows."""
@@ -127,9 +137,9 @@ def _gap(model: DynamicsModel, observation: Array, action: Array, change: Array)
 @eqx.filter_jit
 def _prediction(
     model: DynamicsModel, observation: Array, action: Array, _: Array, *, domain: float
-) -> tuple[Array, Array]:
-    mean, _ = model.change(observation, _labelled(action, domain))
-    return mean.mean(0), mean.std(0)
+) -> tuple[Array, Array, Array]:
+    mean, variance = model.change(observation, _labelled(action, domain))
+    return mean.mean(0), mean.std(0), variance.mean(0)
 
 
 def _labelled(action: Float[Array, "*batch A"], domain: float) -> Float[Array, "*batch A+1"]:
@@ -144,8 +154,12 @@ class FittedSimulatorGap(NamedTuple):
     r_squared_overall: float
     floor: float
     """Median size of the model's own error on held-out rows of the log."""
-    confusion: float
-    """By which factor held-out rows, of the log and simulated, are predicted worse as of the other domain."""
+    distinction: float
+    """By how many nats a dimension held-out rows are likelier as of their own domain than as of the other.
+
+    The mean of the medians over the log's rows and over simulated ones. It estimates half of Jeffreys'
+    divergence between the two machines, so noise counts as well as a systematic error.
+    """
     disagreement_limit: float
     """What the members' disagreement on held-out rows of the log stays below in 95 % of them."""
 
@@ -194,27 +208,26 @@ def fit_simulator_gap(
     real, probe = select_rows(log, judges[0]), select_rows(simulated, judges[1])
     r_squared = explained(model, _of_domain(real, REALITY))
     limit = float(np.quantile(gap.doubt(real, REALITY), KNOWN_QUANTILE))
-    confusions = [_confusion(gap, real, REALITY, limit), _confusion(gap, probe, SIMULATOR, limit)]
+    distinctions = [_distinction(gap, real, REALITY, limit), _distinction(gap, probe, SIMULATOR, limit)]
     return FittedSimulatorGap(
         gap,
         r_squared,
         float(np.nanmean(r_squared)) if np.isfinite(r_squared).any() else np.nan,
         float(max(np.median(gap.surprise(real, REALITY)), TINY)),
-        float(np.sqrt(np.prod(confusions))),
+        float(np.mean(distinctions)),
         limit,
     )
 
 
-def _confusion(gap: SimulatorGap, rows: Rows, domain: float, limit: float) -> float:
-    """By which factor rows of this domain are predicted worse as of the other; 1 if nothing can be said.
+def _distinction(gap: SimulatorGap, rows: Rows, domain: float, limit: float) -> float:
+    """By how many nats a dimension rows are likelier as of this domain, in the median; 0 if nothing is known.
 
     Only where the members agree on what the other does, since they would else be wrong for another reason.
     """
     shared = select_rows(rows, gap.doubt(rows, -domain) <= limit)
     if not len(shared.reward):
-        return 1.0
-    own, other = (np.median(gap.surprise(shared, label)) for label in (domain, -domain))
-    return float(other / max(own, TINY))
+        return 0.0
+    return float(np.median(gap.log_density(shared, domain) - gap.log_density(shared, -domain)))
 
 
 def _of_domain(rows: Rows, domain: float) -> Rows:

@@ -11,9 +11,9 @@ NOTICED = 0.02
 far a wheel has sunk into the floor, gives 0.009 for the unshifted robot."""
 PERHAPS, MOSTLY = 1e-3, 0.8
 """From the first on, it says so too if one correction explains the second: float32 logs alone give 1e-5."""
-MODEL_NOTICED, CONFUSED = 0.015, 1.3
-"""The model estimator says that there is a gap if its median is above the first, and if taking reality and
-simulator for each other costs more than the second: see ``benchmarks/gap_truth.py``."""
+MODEL_NOTICED, DISTINCT = 0.015, 0.2
+"""The model estimator says that there is a gap if its median is above the first, and if rows tell reality and
+simulator apart by more than the second, in nats a dimension: see ``benchmarks/gap_truth.py``."""
 LEAST_EPISODES = 10
 """With fewer, an interval over episodes says little."""
 GOOD_MODEL = 0.9
@@ -70,15 +70,15 @@ def _explanation(replayed: ReplayEstimate) -> str | None:
     return None
 
 
-def noticed(median_gap: float, confusion: float) -> bool:
+def noticed(median_gap: float, distinction: float) -> bool:
     """Whether the model estimator announces a gap."""
-    return median_gap > MODEL_NOTICED and confusion > CONFUSED
+    return median_gap > MODEL_NOTICED and distinction > DISTINCT
 
 
 def _by_model(model: ModelEstimate, observation_names: tuple[str, ...]) -> Verdict:
     known = model.gap[model.known]
     good = model.r_squared_overall >= GOOD_MODEL and len(known) > 0
-    found = noticed(model.median, model.confusion)
+    found = noticed(model.median, model.distinction)
     worst = np.abs(model.error[model.known] / model.scale).mean(0) if found else None
     return Verdict(
         gap_found=found,

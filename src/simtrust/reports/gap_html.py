@@ -129,7 +129,7 @@ def _replay_facts(replay: ReplayEstimate) -> dict[str, str]:
 def _model_facts(model: ModelEstimate) -> dict[str, str]:
     return {
         "Median one-step error of simulated rows": rounded(model.median),
-        "If taken for each other, worse predicted by": f"{rounded(model.confusion)}×",
+        "Held-out rows tell log and simulator apart by": f"{rounded(model.distinction)} nats a dimension",
         "Held-out R²": rounded(model.r_squared_overall),
         "Its median error on held-out rows of the log": rounded(model.floor),
         "Simulated rows that it knows": f"{percent(float(model.known.mean()))} of {len(model.known):,}",

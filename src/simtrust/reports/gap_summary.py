@@ -49,7 +49,7 @@ def to_json(report: GapReport, command: str) -> dict[str, Any]:
             "held_out_r_squared_overall": model.r_squared_overall,
             "median_gap": model.median,
             "median_error_on_held_out_rows": model.floor,
-            "confusion": model.confusion,
+            "distinction": model.distinction,
             "known_share": float(model.known.mean()),
             "rows": len(model.known),
         }
@@ -149,8 +149,8 @@ def to_text(report: GapReport) -> str:
         known = "unknown" if math.isnan(model.r_squared_overall) else f"{model.r_squared_overall:.3f}"
         lines.append(
             f"By a model of both (held-out R² {known}), the simulator's own rollouts are off by "
-            f"{model.median:.2g} in the median; rows are predicted {model.confusion:.2f}× worse if the two "
-            "are taken for each other."
+            f"{model.median:.2g} in the median; rows tell the two apart by {model.distinction:.2g} nats a "
+            "dimension."
         )
     elif model is not None:
         lines.append("The simulator's own rollouts never go where the log tells anything.")

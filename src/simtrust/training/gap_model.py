@@ -37,7 +37,7 @@ from simtrust.training.metrics import plain
 from simtrust.training.setup import Problem
 from simtrust.types import Transitions
 
-GAP_MODEL_FORMAT = 1
+GAP_MODEL_FORMAT = 2
 MANIFEST, TENSORS = "gap_model.json", "gap_model.safetensors"
 
 
@@ -91,7 +91,7 @@ def save_gap_model(directory: Path, fitted: FittedSimulatorGap) -> None:
         "file": asdict(write_tensors(directory, TENSORS, tree_to_arrays(fitted.gap))),
         "r_squared": plain(fitted.r_squared_overall),
         "floor": plain(fitted.floor),
-        "confusion": plain(fitted.confusion),
+        "distinction": plain(fitted.distinction),
     }
     write_atomically(directory / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
 
