@@ -21,7 +21,7 @@ from simtrust.gap.step_errors import dimension_scales
 from simtrust.paper import cheetah, figure2, figure3
 from simtrust.paper.cheetah import COLUMNS, SHIFT, TASK, X_VELOCITY, Point, load_point, save_point
 from simtrust.paper.figure3_panels import binned_medians
-from simtrust.paper.truth import agreement, rank_correlation, true_gap
+from simtrust.paper.truth import TrueGapReward, agreement, rank_correlation, true_gap
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.simulators.task_specs import TASKS
 from simtrust.training.checkpoint import CheckpointStore
@@ -305,6 +305,16 @@ def unit(log):
     return dimension_scales(load_dataset(log), "change")
 
 
+def with_true_gap(task: str, shifts: tuple[str, ...]) -> Transitions:
+    """Rows whose reward is the true gap, in the simulator's units."""
+    simulator, reality = (make_simulator(task, num_envs=4, shifts=parse_shifts(s)) for s in (shifts, ()))
+    told = TrueGapReward(simulator, reality, np.ones(simulator.single_observation_space.shape))
+    policy = random_policy(told.single_action_space, np.random.default_rng(0))
+    rows = roll_out(told, policy, 40, 0)
+    told.close()
+    return rows
+
+
 class TestTruth:
     def test_without_a_shift_there_is_no_gap(self, unit):
         assert true_gap(roll(300, seed=1), TASK, unit).max() < 1e-4
@@ -326,6 +336,17 @@ class TestTruth:
         assert still < 1e-4
         assert saturated < 1e-4
         assert 1e-2 < slow < fast
+
+    def test_the_whole_state_counts_not_what_is_observed_of_it(self):
+        """Observations do not tell how far the robot's wheels have sunk into the floor."""
+        rows = with_true_gap("StandingStill-v0", ())
+        assert rows.reward.max() < 1e-9
+        assert true_gap(rows, "StandingStill-v0", np.ones(4)).max() > 1e-4
+
+    def test_the_reward_is_the_true_gap(self):
+        rows = with_true_gap("Hopper-v5", ("gravity=2",))
+        assert rows.reward.min() > 1e-3
+        np.testing.assert_allclose(rows.reward, true_gap(rows, "Hopper-v5", np.ones(11)), rtol=0.01)
 
     def test_the_gap_is_in_the_units_given_over_the_dimensions_that_have_one(self):
         rows = roll(3, seed=1)
@@ -350,6 +371,8 @@ def test_what_cannot_be_ranked_is_unknown():
     assert rank_correlation(rising, np.append(-rising[:9], np.nan)) == pytest.approx(-1)
     assert np.isnan(rank_correlation(rising, np.ones(10)))
     assert agreement(np.zeros(10), rising) == {"spearman": None, "auc": None}
+    mostly_none = np.append(np.zeros(80), np.arange(1.0, 21.0))
+    assert agreement(mostly_none, mostly_none) == {"spearman": None, "auc": 1.0}
 
 
 def test_no_more_rows_are_measured_than_allowed_and_they_spread_over_the_buffer(out, monkeypatch):

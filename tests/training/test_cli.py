@@ -93,8 +93,8 @@ def test_help_shows_the_verbs(run):
 def test_help_of_train_shows_every_option(run):
     status, output, _ = run("train", "--help")
     assert status == 0
-    own = {field.name for field in fields(TrainConfig)} - {"recipe", "shifts", "algorithm"}
-    for name in own | {"shift"} | {field.name for field in fields(AlgorithmOptions)}:
+    own = {field.name for field in fields(TrainConfig)} - {"recipe", "shifts", "columns", "algorithm"}
+    for name in own | {"shift", "map"} | {field.name for field in fields(AlgorithmOptions)}:
         assert re.search(rf"--{name.replace('_', '-')}[ ,]", output), name
     assert all(recipe in output for recipe in RECIPES)
 
