@@ -63,7 +63,14 @@ def whole_run(steps: int) -> tuple[float, float]:
         path = Path(folder) / "log.hdf5"
         save_dataset(path, random_log())
         began = time.perf_counter()
-        config = TrainConfig("h2o", str(path), "HalfCheetah-v5", ("gravity=2",), f"{folder}/run", steps=steps)
+        config = TrainConfig(
+            "h2o",
+            real=str(path),
+            sim="HalfCheetah-v5",
+            shifts=("gravity=2",),
+            out=f"{folder}/run",
+            steps=steps,
+        )
         summary = train(config, quiet=True).summary
         wall = time.perf_counter() - began
     training = steps / summary["updates_per_second"]

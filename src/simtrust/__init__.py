@@ -35,7 +35,10 @@ _HOME = {
     "report_run": "simtrust.reports.run_report",
     "export_policy": "simtrust.export.policy_bundle",
     "Policy": "simtrust.training.policy",
-    "RunResult": "simtrust.training.loop",
+    "RunResult": "simtrust.training.result",
+    "Callback": "simtrust.training.callbacks",
+    "check_data": "simtrust.reports.log_report",
+    "LogReport": "simtrust.reports.log_report",
     "SimtrustError": "simtrust.errors",
 }
 
@@ -47,20 +50,26 @@ if TYPE_CHECKING:
     from simtrust.export.policy_bundle import export_policy
     from simtrust.gap.findings import GapReport
     from simtrust.measuring import measure_gap
+    from simtrust.reports.log_report import LogReport, check_data
     from simtrust.reports.run_report import report_run
     from simtrust.simulators import make_simulator, parse_shifts
     from simtrust.simulators.log_recording import generate_wheel_legged_log
-    from simtrust.training.loop import RunResult, resume
+    from simtrust.training.callbacks import Callback
+    from simtrust.training.loop import resume
     from simtrust.training.policy import Policy, evaluate
+    from simtrust.training.result import RunResult
 
 __all__ = [
     "RECIPES",
+    "Callback",
     "Dataset",
     "GapReport",
+    "LogReport",
     "Policy",
     "Recipe",
     "RunResult",
     "SimtrustError",
+    "check_data",
     "evaluate",
     "export_policy",
     "generate_wheel_legged_log",

@@ -1,26 +1,38 @@
 """Training from Python: keyword arguments instead of nested configuration."""
 
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast, get_args
 
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.errors import ConfigError
+from simtrust.evaluation.evaluators import Evaluator
+from simtrust.training.callbacks import Callback
 from simtrust.training.config import RecipeName, TrainConfig
-from simtrust.training.loop import RunResult
 from simtrust.training.loop import train as train_config
+from simtrust.training.result import RunResult
 
 TRAIN_OPTIONS = {f.name for f in fields(TrainConfig)} - {"recipe", "algorithm"}
 ALGORITHM_OPTIONS = {f.name for f in fields(AlgorithmOptions)}
 
 
-def train(recipe: str = "trust", *, quiet: bool = False, **options: Any) -> RunResult:
+def train(
+    recipe: str = "trust",
+    *,
+    quiet: bool = False,
+    callbacks: Sequence[Callback] = (),
+    evaluators: Mapping[str, Evaluator] | None = None,
+    **options: Any,
+) -> RunResult:
     """Train ``recipe``; every option of ``simtrust train --help`` is a keyword argument.
 
     ``train("h2o", real="log.hdf5", sim="Ant-v5", shifts=["gravity=2"], seeds=5, beta=0.02)``. Dashes
     become underscores, and a repeated ``--shift`` becomes the list ``shifts``. ``quiet`` shows no
-    progress. Raises `ConfigError` for an unknown option, and whatever `simtrust.training.loop.train`
-    raises.
+    progress. ``callbacks`` are told of metrics and checkpoints as they come
+    (`simtrust.training.callbacks`); ``evaluators`` are functions of a policy, by name, whose values join
+    the metrics at every evaluation (`simtrust.training.judging`). Raises `ConfigError` for an unknown
+    option, and whatever `simtrust.training.loop.train` raises.
     """
     name = recipe.replace("-", "_")
     if name not in get_args(RecipeName):
@@ -38,4 +50,5 @@ def train(recipe: str = "trust", *, quiet: bool = False, **options: Any) -> RunR
         **{k: v for k, v in values.items() if k in TRAIN_OPTIONS},
     )
     arguments = ", ".join([repr(recipe), *(f"{k}={values[k]!r}" for k in options)])
-    return train_config(config, quiet=quiet, command=f"simtrust.train({arguments})")
+    command = f"simtrust.train({arguments})"
+    return train_config(config, quiet=quiet, command=command, callbacks=callbacks, evaluators=evaluators)

@@ -1,4 +1,4 @@
-"""The command line: ``simtrust generate | gap | train | resume | evaluate | report | export | paper``."""
+"""The command line: what ``simtrust`` alone says, and how errors end."""
 
 import sys
 import warnings
@@ -9,6 +9,9 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
+from simtrust.commands.check_data import check_data
+from simtrust.commands.check_sim import check_sim
+from simtrust.commands.doctor import doctor
 from simtrust.commands.export import export
 from simtrust.commands.gap import gap
 from simtrust.commands.generate import generate
@@ -22,6 +25,11 @@ DESCRIPTION = """Find out where a simulator can be trusted, and train with it al
 A log to begin with, of a wheel-legged robot:
 
     simtrust generate wheel-legged standing-still
+
+Are log and simulator fit for it:
+
+    simtrust check-data log.hdf5 --sim HalfCheetah-v5
+    simtrust check-sim my_module:make_env --real log.hdf5
 
 Where can the simulator be trusted:
 
@@ -50,6 +58,8 @@ Take it to the robot:
 
 COMMANDS = {
     "generate": generate,
+    "check-data": check_data,
+    "check-sim": check_sim,
     "gap": gap,
     "train": train,
     "resume": resume,
@@ -57,6 +67,7 @@ COMMANDS = {
     "report": report,
     "export": export,
     "paper": paper,
+    "doctor": doctor,
 }
 
 

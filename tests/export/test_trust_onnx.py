@@ -270,7 +270,7 @@ def test_the_script_reads_neither_pickles_nor_other_files(tmp_path):
         TrustRunner(tmp_path / "other.npz")
 
 
-def test_the_softplus_does_not_overflow(tmp_path):
+def test_a_variance_far_out_of_bounds_does_not_overflow(tmp_path):
     """float32 has no exp(95)."""
     trust = eqx.tree_at(
         lambda t: t.model.elites.network.layers[-1].bias,

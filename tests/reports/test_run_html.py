@@ -376,7 +376,7 @@ def test_the_command_trains_the_same_with_another_recipe(tmp_path):
         shifts=("gravity=2", "delay=1"),
         real="a log's.hdf5",
         reward_scale=0.5,
-        tensorboard=True,
+        track=("tensorboard",),
         algorithm=replace(H2O.algorithm, hidden_sizes=(64, 32), target_entropy=-3.0, critic_layer_norm=True),
     )
     words = shlex.split(train_command(config, "sac", tmp_path / "a b"))

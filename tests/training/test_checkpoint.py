@@ -14,7 +14,14 @@ from jaxtyping import Array
 from simtrust.errors import RunError
 from simtrust.networks import MLP
 from simtrust.training import checkpoint
-from simtrust.training.checkpoint import CheckpointStore, arrays_to_tree, tree_to_arrays, write_atomically
+from simtrust.training.checkpoint import (
+    CheckpointStore,
+    arrays_to_tree,
+    read_tensors,
+    tree_to_arrays,
+    write_atomically,
+    write_tensors,
+)
 
 
 class State(eqx.Module):
@@ -93,6 +100,14 @@ def test_state_and_rows_come_back_bit_for_bit(store, tmp_path):
     ((start, rows),) = again.load_rows(manifest)
     assert start == 0
     np.testing.assert_array_equal(rows, rows_from(0))
+
+
+def test_rows_come_back_whatever_their_order_in_memory(tmp_path):
+    """Safetensors alone would write the transposed array's memory as it lies."""
+    rows = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4)
+    stored = write_tensors(tmp_path, "rows.safetensors", {"rows": np.moveaxis(rows, 0, 1)})
+    found = read_tensors(tmp_path, stored)["rows"]
+    np.testing.assert_array_equal(found, np.moveaxis(rows, 0, 1))
 
 
 def test_scalar_leaf_comes_back_as_scalar():

@@ -194,7 +194,7 @@ def test_custom_simulator_is_evaluated_too(train, misbehaving):
 
 
 def test_tensorboard_writes_a_folder_for_each_seed(train, misbehaving):
-    result = train(sim="misbehaving:truncating", tensorboard=True, first_seed=5)
+    result = train(sim="misbehaving:truncating", track=["tensorboard"], first_seed=5)
     (events,) = result.directory.glob("tensorboard/seed-5/events*")
     assert events.stat().st_size > 100
 

@@ -48,6 +48,7 @@ def gap(
         shifts=shift,
         out=folder,
         dones_mean=dones_mean,
+        columns=map,
         policy=policy,
         seed=seed,
         command=as_typed(),

@@ -72,9 +72,11 @@ def _networks(graph: Graph, inputs: str) -> tuple[str, str]:
         swish = add("Mul", reached, add("Sigmoid", reached))
         hidden = add("Add", hidden, swish) if index else swish
     mean, log_variance = layer("mean"), layer("log_variance")
-    upper, lower = constant("log_variance_max"), constant("log_variance_min")
-    below = add("Sub", upper, add("Softplus", add("Sub", upper, log_variance)))
-    return mean, add("Add", lower, add("Softplus", add("Sub", below, lower)))
+    above, below = (
+        add("Mul", bound, add("Softsign", add("Relu", add("Div", log_variance, bound))))
+        for bound in (constant("log_variance_max"), constant("log_variance_min"))
+    )
+    return mean, add("Add", above, below)
 
 
 def _root_mean(graph: Graph, squares: str) -> str:

@@ -61,9 +61,11 @@ class TrustRunner:
             hidden = reached / (1 + np.exp(-reached)) + (hidden if layer else 0)
         mean = hidden @ x["weight_mean"] + x["bias_mean"]
         log_variance = hidden @ x["weight_log_variance"] + x["bias_log_variance"]
-        # logaddexp(0, y) is log(1 + exp(y)) that neither overflows nor loses small values.
-        log_variance = x["log_variance_max"] - np.logaddexp(0, x["log_variance_max"] - log_variance)
-        log_variance = x["log_variance_min"] + np.logaddexp(0, log_variance - x["log_variance_min"])
+        parts = (
+            (bound, np.maximum(log_variance / bound, 0))
+            for bound in (x["log_variance_max"], x["log_variance_min"])
+        )
+        log_variance = sum(bound * part / (1 + part) for bound, part in parts)
         average, variance = mean.mean(0), np.exp(log_variance).mean(0)
         expected = np.square(x["shift"] + average * x["spread"]) + variance * np.square(x["spread"])
         disagreement = np.square(mean - average).mean(0) * np.square(x["spread"])

@@ -25,9 +25,10 @@ LOG_VARIANCE_MIN, LOG_VARIANCE_MAX = -20.0, 0.5
 """Of the standardised change. The lower is beyond the rounding of most logs, the upper a little above all the
 variance there is.
 
-PETS learns such bounds and sets a small price on their distance. Where the loss is weighted by the variance,
-or one machine is far quieter than the other, the price outweighs the likelihood: the bounds cross, and every
-row gets the same variance.
+PETS (App. A.1) learns such bounds, sets a small price on their distance and keeps to them by softplus. Where
+the loss is weighted by the variance, or one machine is far quieter than the other, the price outweighs the
+likelihood: the bounds cross, and every row gets the same variance. And beyond a softplus there is no
+gradient: a variance that the first, large steps throw out of its bounds never returns.
 """
 OUTLIER = 5.0
 """Standard deviations."""
@@ -38,7 +39,7 @@ CHUNK = 4096
 class GaussianNetwork(eqx.Module):
     """Mean and log-variance of the standardised change, from the standardised ``(s, a)``.
 
-    The log-variance is softly bounded (PETS, App. A.1).
+    The log-variance nears its bounds, on either side of 0, as a soft sign does: its slope falls off slowly.
     """
 
     network: ResidualMLP
@@ -50,9 +51,11 @@ class GaussianNetwork(eqx.Module):
         self, inputs: Float[Array, "*batch in"]
     ) -> tuple[Float[Array, "*batch O"], Float[Array, "*batch O"]]:
         mean, log_variance = jnp.split(self.network(inputs), 2, axis=-1)
-        log_variance = LOG_VARIANCE_MAX - jax.nn.softplus(LOG_VARIANCE_MAX - log_variance)
-        log_variance = LOG_VARIANCE_MIN + jax.nn.softplus(log_variance - LOG_VARIANCE_MIN)
-        return mean, log_variance
+        above, below = (
+            bound * jax.nn.soft_sign(jax.nn.relu(log_variance / bound))
+            for bound in (LOG_VARIANCE_MAX, LOG_VARIANCE_MIN)
+        )
+        return mean, above + below
 
 
 def gaussian_loss(

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -128,6 +128,16 @@ def _check_spaces(env: gymnasium.Env, name: str) -> Box:
     )
 
 
+@runtime_checkable
+class SettableInstances(Protocol):
+    """A vector environment that knows whether, and how, its own instances are put into a state."""
+
+    @property
+    def offers_set_observation(self) -> bool: ...
+
+    def set_observations(self, observations: np.ndarray) -> None: ...
+
+
 class GuardedSimulator(VectorWrapper):
     """A simulator that lets nothing malformed in or out.
 
@@ -247,13 +257,20 @@ class GuardedSimulator(VectorWrapper):
             return determined
         self.reset()
         own = np.array(observations, self.single_observation_space.dtype)
-        for instance, observation in zip(self._settable_instances(), own, strict=True):
-            self._call(None, instance.set_observation, observation)
+        if isinstance(self.env, SettableInstances):
+            self._call(None, self.env.set_observations, own)
+        else:
+            for instance, observation in zip(self._settable_instances(), own, strict=True):
+                self._call(None, instance.set_observation, observation)
         return np.ones(self.num_envs, bool)
 
     def check_settable(self) -> None:
         """Raise `StateNotSettable` if `set_observations` cannot work, before anything is set."""
-        if self._state_of is None and not self._settable_instances():
+        if isinstance(self.env, SettableInstances):
+            settable = self.env.offers_set_observation
+        else:
+            settable = self._state_of is not None or bool(self._settable_instances())
+        if not settable:
             raise StateNotSettable(
                 f"{self.name} cannot be put into a logged state. Remedy: give the environment's class a "
                 "method set_observation(observation) that puts it into the state which an observation tells"

@@ -97,7 +97,8 @@ def arrays_to_tree(arrays: dict[str, np.ndarray], like: Tree, source: Path) -> T
 
 def write_tensors(directory: Path, name: str, arrays: dict[str, np.ndarray]) -> StoredFile:
     """Write arrays as safetensors, and say what the file must contain from now on."""
-    content = dump_tensors(arrays)
+    # What is not contiguous would be stored in the order of memory, in silence.
+    content = dump_tensors({key: np.ascontiguousarray(array) for key, array in arrays.items()})
     write_atomically(directory / name, content)
     return StoredFile(name, hashlib.sha256(content).hexdigest())
 

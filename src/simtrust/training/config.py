@@ -6,7 +6,7 @@ Free of JAX, so that the command line can show its help at once.
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro.conf
 
@@ -17,6 +17,7 @@ CONFIG_FORMAT = 1
 GAP_PROBE_ROWS_MIN = 100
 POSITIVE = ("steps", "seeds", "rollout_steps", "evaluation_episodes", "checkpoint_every", "gap_epochs")
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 RecipeName = Literal[
     "trust", "h2o", "h2o_layer_norm", "h2o_v", "h2o_a", "h2o_dr", "h2o_a_dr", "h2o_reg", "h2o_reg_dr",
     "darc", "darc_plus", "sac", "cql",
@@ -36,6 +37,12 @@ class TrainConfig:
     sim: str | None = None
     """The simulator: HalfCheetah-v5, Walker2d-v5, Hopper-v5, Ant-v5, StandingStill-v0, MovingStraight-v0,
     any Gymnasium id, or module:factory."""
+    sim_workers: int = 0
+    """Processes among which the instances of a simulator that is not built in are shared out, for one that is
+    slow (above 1 ms a step). Instances are --seeds times --sim-instances; more workers stay unused."""
+    sim_instances: int = 1
+    """Simulator instances N for each seed, among which a rollout's steps are shared out. An episode then
+    advances by --rollout-steps / N a round, and is cut after --checkpoint-every / N steps."""
     shifts: tyro.conf.UseAppendAction[
         Annotated[tuple[str, ...], tyro.conf.arg(name="shift", metavar="KIND=VALUE")]
     ] = ()
@@ -75,8 +82,9 @@ class TrainConfig:
     the gap."""
     gap_epochs: int = 50
     """Epochs of that fit, of at most 400 updates each."""
-    tensorboard: bool = False
-    """Also write TensorBoard files (needs the extra `tensorboard`)."""
+    track: tuple[TrackerName, ...] = ()
+    """Also hand the metrics to these trackers; each needs the extra of its name. W&B and MLflow are set up by
+    their own environment variables, such as WANDB_MODE=offline and MLFLOW_TRACKING_URI."""
     algorithm: Annotated[AlgorithmOptions, tyro.conf.arg(name="")] = field(default_factory=AlgorithmOptions)
 
     def __post_init__(self) -> None:
@@ -84,6 +92,16 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1"
+                )
+        if self.sim_workers < 0:
+            raise ConfigError(f"--sim-workers is {self.sim_workers}; it must be 0 or more")
+        if self.sim_instances < 1:
+            raise ConfigError(f"--sim-instances is {self.sim_instances}; it must be at least 1")
+        for name in ("rollout_steps", "steps"):
+            if getattr(self, name) % self.sim_instances:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)} must be a multiple of --sim-instances "
+                    f"{self.sim_instances}, among which they are shared out"
                 )
         for name in ("first_seed", "evaluate_every"):
             if getattr(self, name) < 0:
@@ -96,6 +114,8 @@ class TrainConfig:
                     f"--{name.replace('_', '-')} {getattr(self, name)} must be a multiple of "
                     f"--rollout-steps {self.rollout_steps}"
                 )
+        if not isinstance(self.track, tuple) or not set(self.track) <= set(get_args(TrackerName)):
+            raise ConfigError(f"--track is {self.track!r}; choose among {', '.join(get_args(TrackerName))}")
         if self.gap_probe_rows < GAP_PROBE_ROWS_MIN:
             raise ConfigError(
                 f"--gap-probe-rows is {self.gap_probe_rows}; it must be at least {GAP_PROBE_ROWS_MIN}"
@@ -136,6 +156,9 @@ def config_from_json(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
         )
     try:
         algorithm = {k: _tuple(v) for k, v in stored.pop("algorithm").items()}
+        if stored.pop("tensorboard", False):
+            # Runs begun before there were other trackers.
+            stored["track"] = ["tensorboard"]
         own = {f.name for f in fields(TrainConfig)}
         values = {k: _tuple(stored.pop(k)) for k in list(stored) if k in own}
         return TrainConfig(**values, algorithm=AlgorithmOptions(**algorithm)), stored

@@ -71,7 +71,11 @@ def _fit(problem: Problem, *, quiet: bool) -> FittedSimulatorGap:
     with show_stages(quiet=quiet) as stage:
         stage("probing the simulator", "")
         shifts = parse_shifts(config.shifts)
-        with closing(make_simulator(str(config.sim), num_envs=PROBE_INSTANCES, shifts=shifts)) as simulator:
+        with closing(
+            make_simulator(
+                str(config.sim), num_envs=PROBE_INSTANCES, shifts=shifts, workers=config.sim_workers
+            )
+        ) as simulator:
             simulated = probe_rollouts(simulator, dataset, rows=config.gap_probe_rows, seed=config.first_seed)
         fitting = "fitting the gap model"
         stage(fitting, "")

@@ -8,61 +8,60 @@ repeats the uninterrupted one bit for bit on CPU, with any simulator that honour
 of the simulator's inside needs saving.
 """
 
-import json
 import os
 import shlex
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
-import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from simtrust.data.replay import ReplayBuffer, insert, pack
 from simtrust.errors import RunError, SimulatorError
-from simtrust.evaluation.returns import EpisodeReturns, run_episodes
+from simtrust.evaluation.evaluators import Evaluator
 from simtrust.gap.simulator_gap import SimulatorGap
+from simtrust.training.callbacks import Callback, CallbackError, Callbacks, RunStart
 from simtrust.training.checkpoint import CheckpointStore, Manifest, write_atomically
 from simtrust.training.collect import Collector
 from simtrust.training.config import TrainConfig, config_from_json, config_to_json
 from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, seed_keys
 from simtrust.training.gap_model import gap_model_of_run, measure
-from simtrust.training.metrics import MetricsFile, TensorBoard, make_progress, plain
+from simtrust.training.judging import RESTART, Judge, check_evaluators, episode_seeds
+from simtrust.training.metrics import MetricsFile, make_progress
+from simtrust.training.result import RunResult, read_result, seed_results, write_result
+from simtrust.training.run_directory import confirm_code, confirm_evaluators, lock
 from simtrust.training.setup import Problem, observed_range, prepare, versions
+from simtrust.training.trackers import make_trackers
 
-RESTART, EVALUATE = "restart", "evaluate"
 RATE_ROUNDS = 20
 """Rounds over which the displayed speed is averaged."""
 
 
-class RunResult(NamedTuple):
-    """What a finished run leaves: its directory, and the content of ``result.json``."""
-
-    directory: Path
-    summary: dict[str, Any]
-
-
-def episode_seeds(run_seeds: Sequence[int], step: int, purpose: str, count: int = 1) -> list[int]:
-    """Simulator seeds [R·count], a function of (run seed, step, purpose) alone."""
-    salt = {RESTART: 1, EVALUATE: 2}[purpose]
-    states = [np.random.SeedSequence([seed, step, salt]).generate_state(count) for seed in run_seeds]
-    return [int(s) for state in states for s in state]
-
-
-def train(config: TrainConfig, *, quiet: bool = False, command: str = "simtrust.train(...)") -> RunResult:
+def train(
+    config: TrainConfig,
+    *,
+    quiet: bool = False,
+    command: str = "simtrust.train(...)",
+    callbacks: Sequence[Callback] = (),
+    evaluators: Mapping[str, Evaluator] | None = None,
+) -> RunResult:
     """Train as ``config`` says into its new directory, and evaluate the result.
 
-    ``command`` is what made the run, for the record in ``result.json``.
+    ``command`` is what made the run, for the record in ``result.json``; ``callbacks`` are told after the
+    trackers that ``config`` names.
 
     Raises a `SimtrustError` before any work if something in the configuration, the log or the
-    simulator cannot be used, and `RunError` if the directory already holds a run.
+    simulator cannot be used, and `RunError` if the directory already holds a run. `CallbackError` if a
+    callback or an evaluator raises, once the state is saved.
     """
+    listeners, evaluators = _listeners(config, callbacks, evaluators)
     directory = Path(config.out or f"runs/{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
     config = replace(config, out=str(directory))
     try:
@@ -70,7 +69,7 @@ def train(config: TrainConfig, *, quiet: bool = False, command: str = "simtrust.
     except OSError as error:
         raise RunError(f"{directory} cannot be made: {error.strerror}; choose another --out") from error
     keep_compiled()
-    with _lock(directory):
+    with lock(directory):
         if (directory / "config.json").exists():
             raise RunError(f"{directory} already holds a run; go on with: simtrust resume {directory}")
         problem = prepare(config)
@@ -82,28 +81,39 @@ def train(config: TrainConfig, *, quiet: bool = False, command: str = "simtrust.
             **observed_range(problem.dataset),
             "evaluation_environment": problem.evaluation_name,
         }
+        if evaluators:
+            extra["evaluators"] = sorted(evaluators)
         write_atomically(directory / "config.json", config_to_json(config, **extra).encode())
-        return _Training(problem, directory, extra).run(quiet=quiet)
+        return _Training(problem, directory, extra, listeners, evaluators).run(quiet=quiet)
 
 
 def resume(
-    directory: str | Path, *, sim: str | None = None, real_env: str | None = None, quiet: bool = False
+    directory: str | Path,
+    *,
+    sim: str | None = None,
+    real_env: str | None = None,
+    quiet: bool = False,
+    callbacks: Sequence[Callback] = (),
+    evaluators: Mapping[str, Evaluator] | None = None,
 ) -> RunResult:
     """Go on with an interrupted run from its last checkpoint; a finished run is only reported.
 
     A simulator or real environment that is code of yours (``module:factory``) must be named again, as
-    ``sim`` and ``real_env``: no file of a run directory may decide which code is imported.
+    ``sim`` and ``real_env``: no file of a run directory may decide which code is imported. Its evaluators
+    must be given again too, and its callbacks if they are to be told of the rest.
 
     Raises `RunError` if the directory holds no run, is in use, if the log has changed since, or if the
-    run's own code is not confirmed.
+    run's own code is not confirmed; `CallbackError` as `train`.
     """
     directory = Path(directory)
     config, extra = config_from_json(directory / "config.json")
-    if (directory / "result.json").exists():
-        return RunResult(directory, json.loads((directory / "result.json").read_text()))
+    if (finished := read_result(directory)) is not None:
+        return finished
+    listeners, evaluators = _listeners(config, callbacks, evaluators)
+    confirm_evaluators(directory, extra.get("evaluators", []), evaluators)
     confirm_code(directory, {"sim": (config.sim, sim), "real-env": (config.real_env, real_env)})
     keep_compiled()
-    with _lock(directory):
+    with lock(directory):
         problem = prepare(config)
         found = problem.dataset.sha256 if problem.dataset else None
         if found != extra.get("dataset_sha256"):
@@ -111,39 +121,32 @@ def resume(
                 f"{config.real} is not the log that this run began with: its SHA-256 is {found}, "
                 f"the run's {extra.get('dataset_sha256')}; restore the file"
             )
-        return _Training(problem, directory, extra).run(quiet=quiet)
+        return _Training(problem, directory, extra, listeners, evaluators).run(quiet=quiet)
 
 
-def confirm_code(directory: Path, names: dict[str, tuple[str | None, str | None]]) -> None:
-    """Raise `RunError` unless every stored name that imports code equals what the user gave now."""
-    for option, (stored, given) in names.items():
-        if given is not None and given != stored:
-            raise RunError(f"{directory} was begun with --{option} {stored}, not {given}")
-        if stored is not None and ":" in stored and given is None:
-            raise RunError(
-                f"{directory} uses code of your own, {stored}; if you trust it, add --{option} {stored}"
-            )
-
-
-@contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    lock = filelock.FileLock(directory / ".lock", blocking=False)
-    try:
-        with lock:
-            yield
-    except filelock.Timeout:
-        raise RunError(
-            f"{directory} is in use by another process; wait for it, or choose another --out"
-        ) from None
+def _listeners(
+    config: TrainConfig, callbacks: Sequence[Callback], evaluators: Mapping[str, Evaluator] | None
+) -> tuple[Callbacks, Mapping[str, Evaluator]]:
+    """The trackers and callbacks as one, and the evaluators, checked."""
+    check_evaluators(evaluators or {})
+    return Callbacks([*make_trackers(config.track), *callbacks]), evaluators or {}
 
 
 class _Training:
     """A run in progress: the agents, the buffers, and where it stands."""
 
-    def __init__(self, problem: Problem, directory: Path, extra: dict[str, Any]):
+    def __init__(
+        self,
+        problem: Problem,
+        directory: Path,
+        extra: dict[str, Any],
+        callbacks: Callbacks,
+        evaluators: Mapping[str, Evaluator],
+    ):
         self.problem, self.config, self.directory, self.extra = problem, problem.config, directory, extra
         self.seeds = self.config.run_seeds
         self.fleet = Fleet(problem.algorithm)
+        self.callbacks, self.judge = callbacks, Judge(problem, self.fleet, evaluators)
         self.store = CheckpointStore(directory / "checkpoints")
         self.collector = None
         if problem.simulator is not None:
@@ -160,9 +163,6 @@ class _Training:
             self._restore(self.manifest)
         kept = self.manifest.metrics_bytes if self.manifest else 0
         self.metrics = MetricsFile(directory / "metrics.jsonl", kept)
-        self.board = (
-            TensorBoard(directory / "tensorboard", self.seeds, self.step) if self.config.tensorboard else None
-        )
         self.keys = {purpose: seed_keys(self.seeds, purpose) for purpose in (UPDATE, EXPLORE)}
         self.must_restart = True
         self.last_return = ""
@@ -195,10 +195,20 @@ class _Training:
 
     def run(self, *, quiet: bool) -> RunResult:
         """Train to the last step, then evaluate and write ``result.json``."""
+        try:
+            result = self._run(quiet=quiet)
+        except BaseException as error:
+            self.callbacks.on_stop(error)
+            raise
+        self.callbacks.on_end(result)
+        return result
+
+    def _run(self, *, quiet: bool) -> RunResult:
         config = self.config
         title = f"{config.recipe} × {len(self.seeds)}" if len(self.seeds) > 1 else config.recipe
-        if self.problem.recipe.measures_gap:
-            with self._telling_how_to_go_on():
+        with self._telling_how_to_go_on():
+            self.callbacks.on_start(RunStart(self.directory, config, self.step, MappingProxyType(self.extra)))
+            if self.problem.recipe.measures_gap:
                 self.gap_model = gap_model_of_run(self.problem, self.directory, quiet=quiet)
         recent = deque([(time.monotonic(), self.step)], maxlen=RATE_ROUNDS + 1)
         with make_progress(title, config.steps, self.step, quiet=quiet) as progress:
@@ -211,9 +221,8 @@ class _Training:
                 if len(recent) == 2:
                     # The first round compiles, which says nothing of the rounds to come.
                     recent.popleft()
-        if self.board is not None:
-            self.board.close()
-        return self._finish()
+        with self._telling_how_to_go_on():
+            return self._finish()
 
     @contextmanager
     def _telling_how_to_go_on(self) -> Iterator[None]:
@@ -223,18 +232,23 @@ class _Training:
             saved = self.manifest.step if self.manifest else 0
             interrupt.add_note(f"Step {saved} is saved; go on with: {self._resume_command()}")
             raise
-        except SimulatorError as error:
+        except (SimulatorError, CallbackError) as error:
             self._save()
+            what = "the simulator" if isinstance(error, SimulatorError) else "that"
             error.add_note(
-                f"The training state at step {self.step} is saved; when the simulator is mended, "
+                f"The training state at step {self.step} is saved; when {what} is mended, "
                 f"go on with: {self._resume_command()}"
             )
             raise
 
     def _resume_command(self) -> str:
-        names = {"--sim": self.config.sim, "--real-env": self.config.real_env}
-        own = [word for option, name in names.items() if name and ":" in name for word in (option, name)]
-        return shlex.join(["simtrust", "resume", str(self.directory), *own])
+        names = {"sim": self.config.sim, "real_env": self.config.real_env}
+        own = {option: name for option, name in names.items() if name and ":" in name}
+        if "evaluators" in self.extra:
+            given = "".join(f", {option}={name!r}" for option, name in own.items())
+            return f"simtrust.resume({str(self.directory)!r}{given}, evaluators=...)"
+        options = [word for option, name in own.items() for word in (f"--{option.replace('_', '-')}", name)]
+        return shlex.join(["simtrust", "resume", str(self.directory), *options])
 
     def _round(self) -> None:
         config, count = self.config, min(self.config.rollout_steps, self.config.steps - self.step)
@@ -252,14 +266,15 @@ class _Training:
         try:
             if config.evaluate_every and self.step % config.evaluate_every == 0:
                 metrics |= self._evaluate()
+                # One by one, so that those before one that raises are kept.
+                metrics.update(self.judge.evaluators(self.agents, self.step))
         finally:
             # Also where the evaluation failed: this round's losses are known.
-            self.metrics.write(self.step, self.seeds, metrics)
-            if self.board is not None:
-                self.board.write(self.step, metrics)
+            self.callbacks.on_metrics(self.metrics.write(self.step, self.seeds, metrics))
         if self.step % config.checkpoint_every == 0 or self.step == config.steps:
             self._save()
             self.must_restart = True
+            self.callbacks.on_checkpoint(self.step, self.directory)
 
     def _collect(self, count: int) -> dict[str, Any]:
         assert self.collector is not None
@@ -282,7 +297,7 @@ class _Training:
         return metrics
 
     def _evaluate(self) -> dict[str, Any]:
-        episodes = self._episodes(self.step)
+        episodes = self.judge.episodes(self.agents, self.step)
         mean = episodes.returns.mean(-1)
         self.last_return = f"return {mean.mean():,.0f}"
         if len(mean) > 1:
@@ -292,15 +307,6 @@ class _Training:
             "return_std": episodes.returns.std(-1),
             "episode_length": episodes.lengths.mean(-1),
         }
-
-    def _episodes(self, step: int) -> EpisodeReturns:
-        best, scaling = self.fleet.actor(self.agents), self.problem.scaling
-        return run_episodes(
-            self.problem.evaluation,
-            lambda observation: scaling.to_machine_action(best(scaling.observe(observation))),
-            runs=len(self.seeds),
-            seeds=episode_seeds(self.seeds, step, EVALUATE, self.config.evaluation_episodes),
-        )
 
     def _save(self) -> None:
         if self.manifest is not None and self.manifest.step == self.step:
@@ -333,21 +339,13 @@ class _Training:
                     )
 
     def _finish(self) -> RunResult:
-        episodes = self._episodes(self.step)
+        episodes = self.judge.episodes(self.agents, self.step)
+        evaluators = dict(self.judge.evaluators(self.agents, self.step))
         updates = self.step * len(self.seeds)
         summary = {
             "recipe": self.config.recipe,
             "steps": self.step,
-            "runs": [
-                {
-                    "seed": seed,
-                    "return_mean": plain(returns.mean()),
-                    "return_std": plain(returns.std()),
-                    "episode_returns": plain(returns),
-                    "episode_lengths": plain(lengths),
-                }
-                for seed, returns, lengths in zip(self.seeds, *episodes, strict=True)
-            ],
+            "runs": seed_results(self.seeds, episodes, evaluators),
             "evaluation_environment": self.problem.evaluation_name,
             "updates_per_second": round(updates / max(self.update_seconds, 1e-9), 1),
             "wall_seconds": round(self._wall_seconds(), 1),
@@ -355,8 +353,9 @@ class _Training:
             "dataset_sha256": self.extra["dataset_sha256"],
             "command": self.extra["command"],
         }
-        write_atomically(self.directory / "result.json", (json.dumps(summary, indent=2) + "\n").encode())
-        return RunResult(self.directory, summary)
+        result = RunResult(self.directory, summary)
+        write_result(result)
+        return result
 
 
 def keep_compiled() -> None:

@@ -1,17 +1,25 @@
-"""Metrics on disk and on screen: ``metrics.jsonl``, TensorBoard, and what shows how far a run is."""
+"""Metrics on disk and on screen: ``metrics.jsonl``, and what shows how far a run is."""
 
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from simtrust.errors import ConfigError
+
+class MetricRecord(NamedTuple):
+    """One line of ``metrics.jsonl``."""
+
+    step: int
+    seed: int
+    values: Mapping[str, Any]
+    """By name, read-only: numbers as JSON holds them, None where unknown or not finite."""
 
 
 class MetricsFile:
@@ -27,12 +35,17 @@ class MetricsFile:
         with path.open("r+b") as file:
             file.truncate(min(keep_bytes, self.size))
 
-    def write(self, step: int, seeds: Sequence[int], metrics: Mapping[str, np.ndarray | Sequence]) -> None:
-        """Append one line for each run; ``metrics`` are indexed by run [R, ...]."""
+    def write(
+        self, step: int, seeds: Sequence[int], metrics: Mapping[str, np.ndarray | Sequence]
+    ) -> list[MetricRecord]:
+        """Append one line for each run, and return them; ``metrics`` are indexed by run [R, ...]."""
+        records = []
         with self.path.open("a") as file:
             for run, seed in enumerate(seeds):
                 values = {name: plain(value[run]) for name, value in sorted(metrics.items())}
                 file.write(json.dumps({"step": step, "seed": seed, **values}) + "\n")
+                records.append(MetricRecord(step, seed, MappingProxyType(values)))
+        return records
 
     def flush(self) -> int:
         """Bring every line to the disk, and return the file's length in bytes."""
@@ -54,32 +67,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-class TensorBoard:
-    """The same metrics for TensorBoard, one sub-folder a run."""
-
-    def __init__(self, directory: Path, seeds: Sequence[int], purge_step: int):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise ConfigError(
-                "--tensorboard needs tensorboardX: pip install 'simtrust[tensorboard]'"
-            ) from None
-        self.writers = [
-            SummaryWriter(str(directory / f"seed-{seed}"), purge_step=purge_step + 1) for seed in seeds
-        ]
-
-    def write(self, step: int, metrics: Mapping[str, np.ndarray | Sequence]) -> None:
-        for run, writer in enumerate(self.writers):
-            for name, value in metrics.items():
-                if np.ndim(value[run]) == 0 and value[run] is not None:
-                    writer.add_scalar(name, float(value[run]), step)
-            writer.flush()
-
-    def close(self) -> None:
-        for writer in self.writers:
-            writer.close()
 
 
 class ProgressDisplay(Protocol):

@@ -20,7 +20,7 @@ from simtrust.data.replay import pack, row_size
 from simtrust.errors import ConfigError
 from simtrust.gap.ratio import next_state_noise_factor
 from simtrust.simulators import make_simulator, parse_shifts
-from simtrust.simulators.built_in import real_machine
+from simtrust.simulators.built_in import find_built_in, real_machine
 from simtrust.training.config import TrainConfig
 from simtrust.training.fleet import Log
 from simtrust.training.scaling import Scaling, make_scaling
@@ -72,10 +72,16 @@ def prepare(config: TrainConfig) -> Problem:
     evaluation_name = evaluation_environment(config)
     dataset = load_log(config)
     episodes = config.seeds * config.evaluation_episodes
-    evaluation = make_simulator(evaluation_name, num_envs=episodes)
+    evaluation_workers = 0 if find_built_in(evaluation_name) else config.sim_workers
+    evaluation = make_simulator(evaluation_name, num_envs=episodes, workers=evaluation_workers)
     simulator = None
     if needs_simulator:
-        simulator = make_simulator(str(config.sim), num_envs=config.seeds, shifts=parse_shifts(config.shifts))
+        simulator = make_simulator(
+            str(config.sim),
+            num_envs=config.seeds * config.sim_instances,
+            shifts=parse_shifts(config.shifts),
+            workers=config.sim_workers,
+        )
         _check_same_spaces(simulator, evaluation, str(config.sim), evaluation_name)
     observation, action = _spaces(evaluation)
     if dataset is not None:

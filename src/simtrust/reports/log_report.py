@@ -1,0 +1,194 @@
+"""A verdict on a log before anything is trained: what is read, checked and written."""
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from simtrust.data import Dataset, check_against_simulator, load_dataset
+from simtrust.data.action_findings import ACTION_CHECKS
+from simtrust.data.column_findings import COLUMN_CHECKS
+from simtrust.data.episode_findings import EPISODE_CHECKS
+from simtrust.data.formats import DonesMean
+from simtrust.data.log_findings import (
+    SEVERITIES,
+    Bounds,
+    Check,
+    Finding,
+    Log,
+    NotChecked,
+    Outcome,
+    Severity,
+    summarised,
+)
+from simtrust.data.timing_findings import TIMING_CHECKS
+from simtrust.errors import ConfigError
+from simtrust.gap.measure import dimension_names
+from simtrust.gap.rollouts import PROBE_INSTANCES, probe_rollouts
+from simtrust.gap.support import Support, measure_support, outside_observation_space, ranges_apart
+from simtrust.simulators import make_simulator, parse_shifts
+from simtrust.simulators.shifts import Shift
+from simtrust.training.checkpoint import write_atomically
+
+PROBE_ROWS = 2000
+SUFFIXES = (".html", ".htm")
+LOG_CHECKS = (*COLUMN_CHECKS, *ACTION_CHECKS, *TIMING_CHECKS, *EPISODE_CHECKS)
+
+
+@dataclass(frozen=True, eq=False)
+class LogReport:
+    """What was found in a log."""
+
+    log: Log
+    outcomes: tuple[tuple[Check, Outcome], ...]
+    """Of every check."""
+    simulator: str | None
+    shifts: tuple[Shift, ...]
+    support: Support | None
+    """None without a simulator."""
+    command: str
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.log.dataset
+
+    @property
+    def findings(self) -> list[tuple[str, Finding]]:
+        """Title and finding, errors first."""
+        found = [(check.title, outcome) for check, outcome in self.outcomes if isinstance(outcome, Finding)]
+        return sorted(found, key=lambda pair: SEVERITIES.index(pair[1].severity))
+
+    def count(self, severity: Severity) -> int:
+        """How many findings are of this severity."""
+        return sum(finding.severity == severity for _, finding in self.findings)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no finding is an error."""
+        return self.count("error") == 0
+
+
+def check_data(
+    real: str | Path | Dataset,
+    simulator: str | None = None,
+    *,
+    shifts: Sequence[str] = (),
+    dones_mean: DonesMean | None = None,
+    columns: Sequence[str] = (),
+    out: str | Path | None = None,
+    seed: int = 0,
+    command: str | None = None,
+) -> LogReport:
+    """Look a log over before anything is trained.
+
+    ``check_data("log.hdf5", "HalfCheetah-v5").findings``. With a simulator, 2,000 rows of its own rollouts
+    tell whether both are in the same place.
+
+    Args:
+        real: the log, a file or loaded.
+        simulator: as ``--sim`` of the command line; None: the log alone.
+        shifts: of a built-in simulator.
+        dones_mean: what a log's bare ``dones`` mean.
+        columns: which columns of a table hold what, as ``--map`` of the command line.
+        out: an HTML page to write, replaced if it is there; None writes nothing.
+        seed: of the rollouts.
+        command: what is recorded on the page as having made it.
+
+    Raises:
+        DataError: the log cannot be read, or does not fit the simulator's spaces.
+        SimulatorError: the simulator cannot be made, or fails.
+        ConfigError: the page cannot be written there, or an option cannot be.
+    """
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}; it must be 0 or more")
+    if shifts and simulator is None:
+        raise ConfigError("--shift changes a simulator; name it with --sim")
+    path = None if out is None else _writable(Path(out))
+    dataset = (
+        real if isinstance(real, Dataset) else load_dataset(real, dones_mean=dones_mean, columns=columns)
+    )
+    kinds = tuple(parse_shifts(shifts))
+    bounds, support = None, None
+    if simulator is not None:
+        bounds, support = _compare(dataset, simulator, kinds, seed)
+    log = summarised(dataset, dimension_names(dataset, simulator or ""), bounds)
+    checks = [*LOG_CHECKS, *_support_checks(support)]
+    report = LogReport(
+        log=log,
+        outcomes=tuple((check, check.find(log)) for check in checks),
+        simulator=simulator,
+        shifts=kinds,
+        support=support,
+        command=command or _call(dataset, simulator, shifts, seed),
+    )
+    if path is not None:
+        write_page(report, path)
+    return report
+
+
+def write_page(report: LogReport, path: str | Path) -> None:
+    """Write the report as one HTML page, which needs no network; ConfigError if it cannot be written."""
+    # Drawing imports plotly, which the verdict alone does not need.
+    from simtrust.reports.log_html import to_html
+
+    path = _writable(Path(path))
+    try:
+        write_atomically(path, to_html(report).encode("utf-8", "replace"))
+    except OSError as error:
+        raise _unwritable(path, str(error)) from error
+
+
+def _compare(dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: int) -> tuple[Bounds, Support]:
+    """The simulator's bounds and support; DataError where the log's widths are not the simulator's."""
+    with closing(make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)) as instances:
+        observation, action = instances.single_observation_space, instances.single_action_space
+        assert isinstance(observation, Box) and isinstance(action, Box)
+        rows = dataset.transitions
+        if dataset.action_size == action.shape[0]:
+            # Actions outside the bounds are a finding, with all their rows; what is refused is the spaces.
+            rows = rows._replace(action=np.clip(rows.action, action.low, action.high))
+        check_against_simulator(replace(dataset, transitions=rows), observation, action, simulator)
+        simulated = probe_rollouts(instances, dataset, rows=PROBE_ROWS, seed=seed)
+        return Bounds(action.low, action.high), measure_support(dataset, simulated, observation)
+
+
+def _support_checks(support: Support | None) -> list[Check]:
+    checks = (
+        (
+            "Log and simulator in different places",
+            "< 5% of its rollouts within the log's range",
+            ranges_apart,
+        ),
+        ("Log outside the observation space", "> 0.1% of rows", outside_observation_space),
+    )
+    if support is None:
+        return [
+            Check(title, threshold, lambda _: NotChecked("no simulator was named (--sim)"))
+            for title, threshold, _ in checks
+        ]
+    return [Check(title, threshold, partial(find, support=support)) for title, threshold, find in checks]
+
+
+def _call(dataset: Dataset, simulator: str | None, shifts: Sequence[str], seed: int) -> str:
+    named = "" if simulator is None else f", {simulator!r}, shifts={list(shifts)!r}, seed={seed}"
+    return f"simtrust.check_data({dataset.source!r}{named})"
+
+
+def _writable(path: Path) -> Path:
+    """The path, if a page can be written there."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"--out {path} must end in {' or '.join(SUFFIXES)}")
+    if path.is_dir():
+        raise _unwritable(path, "it is a directory")
+    if not os.access(path.parent, os.W_OK):
+        raise _unwritable(path, f"{path.parent} does not exist or may not be written")
+    return path
+
+
+def _unwritable(path: Path, problem: str) -> ConfigError:
+    return ConfigError(f"--out {path}: {problem}; name a file in a folder that you may write")

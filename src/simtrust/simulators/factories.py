@@ -1,0 +1,69 @@
+"""Environments by name: a Gymnasium id, or a function of the user's, named as ``module:factory``."""
+
+import difflib
+import importlib
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+from gymnasium.wrappers import TimeLimit
+
+from simtrust.errors import SimulatorError
+from simtrust.simulators.built_in import BUILT_IN
+from simtrust.simulators.guard import describe_error
+
+
+def instance_factory(name: str, max_episode_steps: int | None = None) -> Callable[[], gymnasium.Env]:
+    """A function that makes one environment, not guarded, of a Gymnasium id or ``module:factory``.
+
+    Raises:
+        SimulatorError: the factory cannot be imported; so does the function, if it cannot make one.
+    """
+    module, separator, attribute = name.partition(":")
+    # Gymnasium's own "module:Id-v0" imports a module that registers the id, and is left to it.
+    if separator and all(part.isidentifier() for part in attribute.split(".")):
+        factory = _import_factory(name, module, attribute)
+        return lambda: _from_factory(name, factory, max_episode_steps)
+    return lambda: _from_registry(name, max_episode_steps)
+
+
+def _import_factory(name: str, module: str, attribute: str) -> Callable[[], Any]:
+    try:
+        factory = operator.attrgetter(attribute)(importlib.import_module(module))
+    except ModuleNotFoundError as error:
+        raise SimulatorError(f"{name}: {error}; is it installed, or is its folder on PYTHONPATH?") from error
+    except Exception as error:
+        raise SimulatorError(f"{name}: cannot import the factory: {describe_error(error)}") from error
+    if not callable(factory):
+        raise SimulatorError(f"{name}: {attribute} is {type(factory).__name__}, not a function")
+    return factory
+
+
+def _from_factory(name: str, factory: Callable[[], Any], max_episode_steps: int | None) -> gymnasium.Env:
+    try:
+        env = factory()
+    except Exception as error:
+        raise SimulatorError(f"{name}: the factory raised {describe_error(error)}") from error
+    if not isinstance(env, gymnasium.Env):
+        raise SimulatorError(f"{name}: the factory must return a gymnasium.Env, got {type(env).__name__}")
+    return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
+
+
+def _from_registry(name: str, max_episode_steps: int | None) -> gymnasium.Env:
+    try:
+        # Gymnasium's checker only warns, once, of part of what CheckedInstance refuses.
+        return gymnasium.make(name, max_episode_steps=max_episode_steps, disable_env_checker=True)
+    except gymnasium.error.UnregisteredEnv as error:
+        raise SimulatorError(
+            f"unknown simulator {name!r}{_did_you_mean(name)}; built-in are {', '.join(BUILT_IN)}; any "
+            f"Gymnasium id or module:factory will do too ({error})"
+        ) from error
+    except Exception as error:
+        raise SimulatorError(f"{name}: Gymnasium cannot make it: {describe_error(error)}") from error
+
+
+def _did_you_mean(name: str) -> str:
+    known = {known.lower(): known for known in (*gymnasium.registry, *BUILT_IN)}
+    close = difflib.get_close_matches(name.lower(), known, n=3)
+    return f" (did you mean {' or '.join(known[match] for match in close)}?)" if close else ""

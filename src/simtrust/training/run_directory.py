@@ -1,0 +1,43 @@
+"""Who may use a run directory: one process at a time, and only with code that the user names."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from simtrust.errors import RunError
+
+
+@contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Hold a run directory; `RunError` if another process does."""
+    held = filelock.FileLock(directory / ".lock", blocking=False)
+    try:
+        with held:
+            yield
+    except filelock.Timeout:
+        raise RunError(
+            f"{directory} is in use by another process; wait for it, or choose another --out"
+        ) from None
+
+
+def confirm_code(directory: Path, names: dict[str, tuple[str | None, str | None]]) -> None:
+    """Raise `RunError` unless every stored name that imports code equals what the user gave now."""
+    for option, (stored, given) in names.items():
+        if given is not None and given != stored:
+            raise RunError(f"{directory} was begun with --{option} {stored}, not {given}")
+        if stored is not None and ":" in stored and given is None:
+            raise RunError(
+                f"{directory} uses code of your own, {stored}; if you trust it, add --{option} {stored}"
+            )
+
+
+def confirm_evaluators(directory: Path, stored: Any, given: Collection[str]) -> None:
+    """Raise `RunError` unless evaluators of the stored names are given now."""
+    if stored != sorted(given):
+        raise RunError(
+            f"{directory} was begun with the evaluators {stored}, not {sorted(given)}; give the same to "
+            "simtrust.resume(..., evaluators=...), or its metrics would not go on as they began"
+        )
