@@ -1,4 +1,8 @@
-"""Gap reports made of synthetic arrays: no simulator runs, no model is fitted."""
+"""Gap reports made of synthetic arrays: no simulator runs, no model is fitted. And pages in a browser."""
+
+import re
+import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -22,6 +26,10 @@ from simtrust.gap.step_errors import GapErrors, Intervals, summarise
 from simtrust.simulators import Shift
 from simtrust.types import Transitions
 
+CHROMIUM = shutil.which("chromium")
+DRAWN = """[...document.querySelectorAll('.chart')].every(chart => {
+    const svg = chart.querySelector('svg.main-svg');
+    return svg && svg.clientWidth > 100 && svg.clientHeight > 100 && chart.data.length; })"""
 LENGTH = 100
 """Rows of an episode."""
 
@@ -141,3 +149,46 @@ def build(
 def build_fixture():
     """``build(names=..., action_names=..., rows=..., source=..., seed=...)``."""
     return build
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH to open the page with")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """``open_page(path, size=, scheme=)``: a page, which must make no complaint and ask for nothing."""
+
+    @contextmanager
+    def opened(path, size=(1280, 800), scheme="light"):
+        context = browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, reduced_motion="reduce"
+        )
+        page = context.new_page()
+        complaints, requests = [], []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.resolve().as_uri())
+        for _ in range(200):
+            if page.evaluate(DRAWN):
+                break
+            page.wait_for_timeout(50)
+        assert page.evaluate(DRAWN)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert not re.search(r"\b(nan|None|null|undefined)\b", page.inner_text("body"))
+        yield page
+        assert complaints == []
+        assert [url for url in requests if not url.startswith("data:")] == [path.resolve().as_uri()]
+        context.close()
+
+    return opened

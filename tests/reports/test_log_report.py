@@ -1,7 +1,5 @@
 """A report on a log: from a file to a verdict, in words and as a page in a browser."""
 
-import re
-import shutil
 from dataclasses import replace
 
 import gymnasium
@@ -17,16 +15,12 @@ from simtrust.reports.log_report import check_data, write_page
 from simtrust.reports.log_text import headline, to_renderable
 from simtrust.types import Transitions
 
-CHROMIUM = shutil.which("chromium")
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
     "</script><script>window.pwned=1</script>",
     "%{x} [bold]{{plotly}}",
     "@ink",
 )
-DRAWN = """[...document.querySelectorAll('.chart')].every(chart => {
-    const svg = chart.querySelector('svg.main-svg');
-    return svg && svg.clientWidth > 100 && svg.clientHeight > 100 && chart.data.length; })"""
 
 
 def log_of(*, jump=None, beyond=None, names=None, timed=False, scale=1.0, source="log.hdf5"):
@@ -131,56 +125,29 @@ def test_the_command_tells_by_its_status(tmp_path, capsys):
     assert "error: Constant reward" in capsys.readouterr().out
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium on PATH to open the page with")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desk", "phone"])
-def test_the_page_shows_all_and_nobodys_text_does_anything(browser, tmp_path, size):
+def test_the_page_shows_all_and_nobodys_text_does_anything(open_page, tmp_path, size):
     dataset = log_of(jump=50.0, names=HOSTILE, timed=True, source=HOSTILE[0])
     report = check_data(dataset, "StandingStill-v0")
     odd = replace(report, simulator=HOSTILE[1], command=HOSTILE[2])
     path = tmp_path / "page.html"
     write_page(odd, path)
     assert path.stat().st_size < 8e6
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, reduced_motion="reduce")
-    page = context.new_page()
-    complaints, requests = [], []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(path.as_uri())
-    for _ in range(200):
-        if page.evaluate(DRAWN):
-            break
-        page.wait_for_timeout(50)
-    assert page.evaluate(DRAWN)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert page.locator("main h2").all_inner_texts() == [
-        "Dimensions",
-        "Actions",
-        "Worst places",
-        "Episodes",
-        "Sampling time",
-        "Log and simulator",
-        "What was checked",
-        "How it was made",
-    ]
-    text = page.inner_text("body")
-    assert "sudden jumps in 1 columns" in text and "episode 1, row 699, observation 1" in text
-    assert all(part in text for part in HOSTILE)
-    assert not re.search(r"\b(nan|None|null|undefined)\b", text)
-    marked = page.evaluate("document.getElementById('chart-places-chart').data[1].x")
-    assert marked == [699, 700]
-    assert page.evaluate("window.pwned") is None
-    assert page.locator("body img, body b").count() == 0
-    assert complaints == [] and requests == [path.as_uri()]
-    context.close()
+    with open_page(path, size) as page:
+        assert page.locator("main h2").all_inner_texts() == [
+            "Dimensions",
+            "Actions",
+            "Worst places",
+            "Episodes",
+            "Sampling time",
+            "Log and simulator",
+            "What was checked",
+            "How it was made",
+        ]
+        text = page.inner_text("body")
+        assert "sudden jumps in 1 columns" in text and "episode 1, row 699, observation 1" in text
+        assert all(part in text for part in HOSTILE)
+        marked = page.evaluate("document.getElementById('chart-places-chart').data[1].x")
+        assert marked == [699, 700]
+        assert page.evaluate("window.pwned") is None
+        assert page.locator("body img, body b").count() == 0

@@ -6,8 +6,6 @@ import io
 import json
 import re
 import shlex
-import shutil
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -35,16 +33,14 @@ from simtrust.training.config import TrainConfig, config_to_json
 from simtrust.training.metrics import MetricsFile
 from simtrust.types import Transitions
 
-CHROMIUM = shutil.which("chromium")
 DESK, PHONE = (1280, 800), (390, 844)
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
     "</script><script>window.pwned=1</script>",
     "%{x} &lt;i&gt; {{plotly}} @ink",
 )
-DRAWN = """[...document.querySelectorAll('.chart')].every(chart => {
-    const svg = chart.querySelector('svg.main-svg');
-    return svg && svg.clientWidth > 100 && svg.clientHeight > 100 && chart.data.length; })"""
+
+
 H2O = TrainConfig(
     recipe="h2o", real="log.hdf5", sim="HalfCheetah-v5", shifts=("gravity=2",), steps=40_000, seeds=2
 )
@@ -104,57 +100,14 @@ def write_run(directory, config=H2O, *, returns=3000.0, until=None, every=10_000
     return directory
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium on PATH to open the page with")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def opened(browser):
-    """``opened(path, size=, scheme=)``: the page, which must make no complaint and ask for nothing."""
-
-    @contextmanager
-    def open_page(path, size=DESK, scheme="light"):
-        context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, reduced_motion="reduce"
-        )
-        page = context.new_page()
-        complaints, requests = [], []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(path.resolve().as_uri())
-        for _ in range(200):
-            if page.evaluate(DRAWN):
-                break
-            page.wait_for_timeout(50)
-        assert page.evaluate(DRAWN)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert not re.search(r"\b(nan|None|null|undefined)\b", page.inner_text("body"))
-        yield page
-        assert complaints == []
-        assert [url for url in requests if not url.startswith("data:")] == [path.resolve().as_uri()]
-        context.close()
-
-    return open_page
-
-
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_section_is_there_at_any_size_and_in_any_light(tmp_path, opened, size, scheme):
+def test_every_section_is_there_at_any_size_and_in_any_light(tmp_path, open_page, size, scheme):
     run = write_run(tmp_path / "h2o", returns=[3000.0, 3100.0])
     write_run(tmp_path / "cql", replace(H2O, recipe="cql"), returns=[1000.0, 1100.0])
     path = report_run(run, video=False)
     assert path == run / "report.html"
-    with opened(path, size, scheme) as page:
+    with open_page(path, size, scheme) as page:
         assert page.locator("main h2").all_inner_texts() == [
             "Learning curve",
             "Did the simulator help?",
@@ -179,9 +132,9 @@ def test_every_section_is_there_at_any_size_and_in_any_light(tmp_path, opened, s
         assert all(page.locator(".chart").evaluate_all("all => all.map(chart => chart.ariaLabel)"))
 
 
-def test_a_seed_can_be_chosen(tmp_path, opened):
+def test_a_seed_can_be_chosen(tmp_path, open_page):
     path = report_run(write_run(tmp_path / "h2o", returns=[3000.0, 1000.0]), video=False)
-    with opened(path) as page:
+    with open_page(path) as page:
         real = (
             "document.getElementById('chart-returns').data.find(line => line.name === 'real environment').y"
         )
@@ -190,14 +143,14 @@ def test_a_seed_can_be_chosen(tmp_path, opened):
         assert page.evaluate(real) == [250, 500, 750, 1000]
 
 
-def test_nobodys_text_does_anything(tmp_path, opened):
+def test_nobodys_text_does_anything(tmp_path, open_page):
     config = replace(H2O, real=HOSTILE[1], sim=HOSTILE[0], shifts=(HOSTILE[2],), real_env=HOSTILE[0])
     made = {"command": HOSTILE[1], "versions": {HOSTILE[0]: HOSTILE[1]}, "evaluation_environment": HOSTILE[0]}
     run = write_run(tmp_path / "<b>h2o%{x}", config, **made)
     write_run(tmp_path / "<b>s%{y}&lt;", replace(config, recipe="sac"), **made)
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": HOSTILE[0], "seed": 0}) + "\n")
-    with opened(report_run(run, video=False)) as page:
+    with open_page(report_run(run, video=False)) as page:
         text = page.inner_text("body")
         assert all(part in text for part in HOSTILE)
         assert page.inner_text("#made code") == HOSTILE[1]
@@ -227,9 +180,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_whatever_there_is_is_shown(tmp_path, opened, case):
+def test_whatever_there_is_is_shown(tmp_path, open_page, case):
     run = CASES[case](tmp_path / "run")
-    with opened(report_run(run, video=False), PHONE, "dark") as page:
+    with open_page(report_run(run, video=False), PHONE, "dark") as page:
         headline = page.inner_text("h1")
         assert ("Unfinished" in headline) == (not (run / "result.json").exists())
         assert ("simtrust resume" in page.inner_text("header")) == ("Unfinished" in headline)
@@ -400,16 +353,16 @@ def test_the_bound_is_that_of_the_log(tmp_path):
     assert bound == pytest.approx(4.0 * 0.5 * 100)
 
 
-def test_a_film_is_in_the_page_or_beside_it(tmp_path, monkeypatch, opened):
+def test_a_film_is_in_the_page_or_beside_it(tmp_path, monkeypatch, open_page):
     run = write_run(tmp_path / "run")
     monkeypatch.setattr(run_report, "draw_film", lambda _: (GIF, "a wheel <i>turns</i>"))
-    with opened(report_run(run)) as page:
+    with open_page(report_run(run)) as page:
         assert page.evaluate("document.querySelector('.film').naturalWidth") == 1
         assert page.get_attribute(".film", "alt") == "a wheel <i>turns</i>"
     monkeypatch.setattr(run_report, "EMBEDDED", len(GIF))
     path = report_run(run, tmp_path / "a page #1.html")
     assert (tmp_path / "a page #1.gif").read_bytes() == GIF
-    with opened(path) as page:
+    with open_page(path) as page:
         assert page.locator(".film").count() == 0
         assert page.get_attribute("#film a", "href") == "a%20page%20%231.gif"
 

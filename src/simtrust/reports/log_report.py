@@ -1,6 +1,5 @@
 """A verdict on a log before anything is trained: what is read, checked and written."""
 
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -31,12 +30,12 @@ from simtrust.errors import ConfigError
 from simtrust.gap.measure import dimension_names
 from simtrust.gap.rollouts import PROBE_INSTANCES, probe_rollouts
 from simtrust.gap.support import Support, measure_support, outside_observation_space, ranges_apart
+from simtrust.reports.page_file import unwritable_page, writable_page
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.simulators.shifts import Shift
 from simtrust.training.checkpoint import write_atomically
 
 PROBE_ROWS = 2000
-SUFFIXES = (".html", ".htm")
 LOG_CHECKS = (*COLUMN_CHECKS, *ACTION_CHECKS, *TIMING_CHECKS, *EPISODE_CHECKS)
 
 
@@ -108,7 +107,7 @@ def check_data(
         raise ConfigError(f"--seed is {seed}; it must be 0 or more")
     if shifts and simulator is None:
         raise ConfigError("--shift changes a simulator; name it with --sim")
-    path = None if out is None else _writable(Path(out))
+    path = None if out is None else writable_page(Path(out))
     dataset = (
         real if isinstance(real, Dataset) else load_dataset(real, dones_mean=dones_mean, columns=columns)
     )
@@ -136,11 +135,11 @@ def write_page(report: LogReport, path: str | Path) -> None:
     # Drawing imports plotly, which the verdict alone does not need.
     from simtrust.reports.log_html import to_html
 
-    path = _writable(Path(path))
+    path = writable_page(Path(path))
     try:
         write_atomically(path, to_html(report).encode("utf-8", "replace"))
     except OSError as error:
-        raise _unwritable(path, str(error)) from error
+        raise unwritable_page(path, str(error)) from error
 
 
 def _compare(dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: int) -> tuple[Bounds, Support]:
@@ -177,18 +176,3 @@ def _support_checks(support: Support | None) -> list[Check]:
 def _call(dataset: Dataset, simulator: str | None, shifts: Sequence[str], seed: int) -> str:
     named = "" if simulator is None else f", {simulator!r}, shifts={list(shifts)!r}, seed={seed}"
     return f"simtrust.check_data({dataset.source!r}{named})"
-
-
-def _writable(path: Path) -> Path:
-    """The path, if a page can be written there."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"--out {path} must end in {' or '.join(SUFFIXES)}")
-    if path.is_dir():
-        raise _unwritable(path, "it is a directory")
-    if not os.access(path.parent, os.W_OK):
-        raise _unwritable(path, f"{path.parent} does not exist or may not be written")
-    return path
-
-
-def _unwritable(path: Path, problem: str) -> ConfigError:
-    return ConfigError(f"--out {path}: {problem}; name a file in a folder that you may write")

@@ -1,13 +1,13 @@
 """A report of a training run: what is read, compared and drawn, and the file that is written."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from simtrust.data import load_dataset
-from simtrust.errors import ConfigError, SimtrustError
+from simtrust.errors import SimtrustError
+from simtrust.reports.page_file import unwritable_page, writable_page
 from simtrust.reports.run_comparison import compare as compared
 from simtrust.reports.run_comparison import siblings, unknowns
 from simtrust.reports.run_evidence import Evidence
@@ -18,7 +18,6 @@ from simtrust.training.checkpoint import write_atomically
 
 EMBEDDED = 4 * 10**6
 """Bytes of a film below which it is part of the page; a larger one lies beside it."""
-SUFFIXES = (".html", ".htm")
 
 
 def report_run(
@@ -45,7 +44,7 @@ def report_run(
         ConfigError: the page cannot be written there, or a run was evaluated elsewhere.
     """
     run = read_run(directory)
-    path = _writable(Path(out) if out is not None else run.directory / "report.html")
+    path = writable_page(Path(out) if out is not None else run.directory / "report.html")
     given = [read_run(other) for other in compare]
     recipes = {other.config.recipe for other in given}
     beside = [other for other in siblings(run) if other.config.recipe not in recipes]
@@ -61,23 +60,8 @@ def report_run(
     try:
         write_atomically(path, to_html(report).encode("utf-8", "replace"))
     except OSError as error:
-        raise _unwritable(path, str(error)) from error
+        raise unwritable_page(path, str(error)) from error
     return path
-
-
-def _writable(path: Path) -> Path:
-    """The path, if a page can be written there, and nothing but a page lies there."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"--out {path} must end in {' or '.join(SUFFIXES)}")
-    if path.is_dir():
-        raise _unwritable(path, "it is a directory")
-    if not os.access(path.parent, os.W_OK):
-        raise _unwritable(path, f"{path.parent} does not exist or may not be written")
-    return path
-
-
-def _unwritable(path: Path, problem: str) -> ConfigError:
-    return ConfigError(f"--out {path}: {problem}; name a file in a folder that you may write")
 
 
 def value_bound(run: RunRecord) -> tuple[float | None, str]:
