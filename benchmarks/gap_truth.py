@@ -37,7 +37,7 @@ from simtrust.gap.rollouts import (
 from simtrust.gap.simulator_gap import REALITY, fit_simulator_gap
 from simtrust.gap.step_errors import dimension_scales, step_errors
 from simtrust.gap.verdict import noticed
-from simtrust.paper.truth import TrueGapReward, agreement
+from simtrust.paper.truth import NO_GAP, TrueGapReward, agreement
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.types import Transitions
 
@@ -92,9 +92,12 @@ def by_model(log: Dataset, rows: Transitions[np.ndarray]) -> dict:
     found, truth = fitted.gap.assess(judged), judged.reward
     known = found.disagreement <= fitted.disagreement_limit
     plain = fitted.gap.surprise(judged, REALITY)
+    gap = truth >= NO_GAP
     return agreement(truth, found.gap) | {
         "known": agreement(truth[known], found.gap[known])["spearman"],
         "plain": agreement(truth, plain)["spearman"],
+        "rows_with_gap": float(gap.mean()),
+        "among_these": agreement(truth[gap], found.gap[gap])["spearman"],
         "known_share": float(known.mean()),
         "median": float(np.median(found.gap[known])) if known.any() else None,
         "truth": float(np.median(truth)),
@@ -144,10 +147,10 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     print(
-        "| task | rows | shift | replay | model | known rows | without the simulator's rows | u as published "
-        "| log-ratio, improved | median gap / truth | nats | announced | R² | seconds |"
+        "| task | rows | shift | replay | model | known rows | rows with a gap | without the simulator's rows "
+        "| u as published | log-ratio, improved | median gap / truth | nats | announced | R² | seconds |"
     )
-    print("|" + "---|" * 14)
+    print("|" + "---|" * 15)
     sources = [(name, load_dataset) for name in arguments.log] + [(name, None) for name in arguments.record]
     for named, load in sources:
         task, _, file = named.partition("=")
@@ -160,7 +163,7 @@ def main() -> None:
                     try:
                         kept.write_text(json.dumps(cell(log, task, shift), indent=1))
                     except ShiftError as error:
-                        print(f"| {task} | {len(log):,} | {shift} | {error} |" + " |" * 10)
+                        print(f"| {task} | {len(log):,} | {shift} | {error} |" + " |" * 11)
                         continue
                 found = json.loads(kept.read_text())
                 model = found["model"]
@@ -170,6 +173,7 @@ def main() -> None:
                 ]
                 print(
                     f"| {task} | {len(log):,} | {shift} | {both[0]} | {both[1]} | {shown(model['known'])} | "
+                    f"{model['rows_with_gap']:.0%}: {shown(model['among_these'])} | "
                     f"{shown(model['plain'])} | {shown(found['published']['spearman'])} | "
                     f"{shown(found['improved']['spearman'])} | "
                     f"{shown(model['median'])} / {model['truth']:.3f} | "
