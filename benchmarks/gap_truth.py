@@ -147,8 +147,9 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     print(
-        "| task | rows | shift | replay | model | known rows | rows with a gap | without the simulator's rows "
-        "| u as published | log-ratio, improved | median gap / truth | nats | announced | R² | seconds |"
+        "| task | rows | shift | replay | model | known rows | rows with a gap "
+        "| without the simulator's rows | u as published | log-ratio, improved "
+        "| median gap / truth | nats | announced | R² | seconds |"
     )
     print("|" + "---|" * 15)
     sources = [(name, load_dataset) for name in arguments.log] + [(name, None) for name in arguments.record]
