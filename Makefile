@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check format lock bench clean
+.PHONY: install demo test check format docs lock bench clean
 
 install: $(STAMP)
 
@@ -25,10 +25,15 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs docs/_build
 
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The documentation as pages, in docs/_build.
+docs: install
+	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs docs/_build
 
 # Pins the newest versions that pyproject.toml allows, for every supported Python.
 lock: install
@@ -40,4 +45,4 @@ bench: install
 	$(BIN)/python benchmarks/update_rate.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,120 @@
+"""A place to run the pages' snippets in: tiny logs, tiny networks, few steps."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from gymnasium.spaces import Box
+from jax.experimental.compilation_cache import compilation_cache
+
+import simtrust
+from simtrust.errors import SimulatorError
+from simtrust.export import latency
+from simtrust.gap import measure
+from simtrust.reports import run_report
+from simtrust.simulators import log_recording, make_simulator
+from simtrust.training import gap_model
+
+TINY = {
+    "steps": 100,
+    "seeds": 1,
+    "rollout_steps": 50,
+    "checkpoint_every": 100,
+    "evaluate_every": 0,
+    "evaluation_episodes": 1,
+    "gap_probe_rows": 300,
+    "gap_epochs": 1,
+    "hidden_sizes": (8,),
+    "batch_size": 16,
+    "classifier_hidden_sizes": (8,),
+    "classifier_batch_size": 16,
+}
+"""What every training of a page is shrunk to, whatever else it asks for."""
+ROBOT_ROWS = 1_200
+SMALL = {"members": 2, "elites": 2, "hidden_sizes": (8, 8), "epochs": 2, "epoch_updates": 20}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Iterator[None]:
+    """The defaults that a page does not name, and the sizes that it does, small enough for a test."""
+    train, generate = simtrust.train, simtrust.generate_wheel_legged_log
+    compiled = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in compiled}
+    with pytest.MonkeyPatch.context() as patch:
+        for options in ("SIMULATOR_GAP_OPTIONS", "TRUST_MODEL_OPTIONS"):
+            patch.setattr(measure, options, replace(getattr(measure, options), **SMALL))
+        classifier = replace(measure.CLASSIFIER_OPTIONS, hidden_sizes=(8,), updates=250, batch_size=64)
+        patch.setattr(measure, "CLASSIFIER_OPTIONS", classifier)
+        for name, rows in (("PROBE_ROWS", 600), ("POLICY_ROWS", 200), ("EXPLAINED_ROWS", 60)):
+            patch.setattr(measure, name, rows)
+        patch.setattr(gap_model, "SIMULATOR_GAP_OPTIONS", replace(gap_model.SIMULATOR_GAP_OPTIONS, **SMALL))
+        patch.setattr(latency, "CALLS", 20)
+        patch.setattr(run_report, "draw_film", no_film)
+        brief = {name: replace(task, seconds=1.5) for name, task in log_recording.TASKS.items()}
+        patch.setattr(log_recording, "TASKS", brief)
+        patch.setattr(simtrust, "train", lambda *given, **more: train(*given, **{**more, **TINY}))
+        patch.setattr(
+            simtrust,
+            "generate_wheel_legged_log",
+            lambda *given, **more: generate(*given, **{**more, "rows": ROBOT_ROWS}),
+        )
+        configure(compiled)
+        yield
+        configure(before)
+
+
+def configure(values: dict[str, Any]) -> None:
+    """JAX's configuration; nothing that was compiled under another is used."""
+    for name, value in values.items():
+        jax.config.update(name, value)
+    jax.clear_caches()
+    compilation_cache.reset_cache()
+
+
+def no_film(run: Any) -> None:
+    raise SimulatorError("no film in a test")
+
+
+@pytest.fixture(scope="session")
+def cheetah(tmp_path_factory) -> Path:
+    """A log of random actions on HalfCheetah, as ``log.hdf5``."""
+    return record(tmp_path_factory.mktemp("cheetah") / "log.hdf5", "HalfCheetah-v5")
+
+
+def record(path: Path, name: str, *, robots: int = 10, steps: int = 40) -> Path:
+    machine = make_simulator(name, num_envs=robots)
+    space, generator = machine.single_action_space, np.random.default_rng(0)
+    assert isinstance(space, Box)
+    rows: list[tuple[Any, ...]] = []
+    observation, _ = machine.reset(seed=0)
+    for step in range(steps):
+        action = generator.uniform(space.low, space.high, (robots, *space.shape)).astype(np.float32)
+        following, reward, terminated, _, _ = machine.step(action)
+        assert not terminated.any()
+        last = np.full(robots, step == steps - 1)
+        rows.append((observation.copy(), action, reward, following.copy(), terminated, last))
+        observation = following
+    machine.close()
+    keys = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
+    columns = {}
+    for key, column in zip(keys, zip(*rows, strict=True), strict=True):
+        values = np.concatenate(np.stack(column, 1))
+        columns[key] = values if values.dtype == bool else values.astype(np.float32)
+    return simtrust.save_dataset(path, columns)
+
+
+@pytest.fixture(scope="session")
+def train_options() -> list[str]:
+    """`TINY` for the command line; an option given twice has the last value."""
+    words = []
+    for name, value in TINY.items():
+        values = value if isinstance(value, tuple) else (value,)
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return words
