@@ -22,6 +22,7 @@ _HOME = {
     "Dataset": "simtrust.data",
     "load_dataset": "simtrust.data",
     "save_dataset": "simtrust.data",
+    "save_minari": "simtrust.data",
     "make_simulator": "simtrust.simulators",
     "parse_shifts": "simtrust.simulators",
     "generate_wheel_legged_log": "simtrust.simulators.log_recording",
@@ -45,7 +46,7 @@ _HOME = {
 if TYPE_CHECKING:
     from simtrust.algorithms.recipes import RECIPES, Recipe
     from simtrust.api import train
-    from simtrust.data import Dataset, load_dataset, save_dataset
+    from simtrust.data import Dataset, load_dataset, save_dataset, save_minari
     from simtrust.errors import SimtrustError
     from simtrust.export.policy_bundle import export_policy
     from simtrust.gap.findings import GapReport
@@ -80,6 +81,7 @@ __all__ = [
     "report_run",
     "resume",
     "save_dataset",
+    "save_minari",
     "train",
 ]
 

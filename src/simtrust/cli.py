@@ -11,6 +11,7 @@ from rich.text import Text
 
 from simtrust.commands.check_data import check_data
 from simtrust.commands.check_sim import check_sim
+from simtrust.commands.convert import convert
 from simtrust.commands.doctor import doctor
 from simtrust.commands.export import export
 from simtrust.commands.gap import gap
@@ -30,6 +31,10 @@ Are log and simulator fit for it:
 
     simtrust check-data log.hdf5 --sim HalfCheetah-v5
     simtrust check-sim my_module:make_env --real log.hdf5
+
+A log in another format:
+
+    simtrust convert log.hdf5 log.csv
 
 Where can the simulator be trusted:
 
@@ -60,6 +65,7 @@ COMMANDS = {
     "generate": generate,
     "check-data": check_data,
     "check-sim": check_sim,
+    "convert": convert,
     "gap": gap,
     "train": train,
     "resume": resume,

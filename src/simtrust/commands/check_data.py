@@ -24,7 +24,7 @@ def check_data(
     error, that is if training cannot work.
 
     Args:
-        file: The log: D4RL HDF5, npz, CSV, Parquet, or LeRobot v3's folder.
+        file: The log: D4RL HDF5, npz, CSV, Parquet, LeRobot v3's folder, or minari:ID.
         sim: The simulator to be trained in: a built-in name, any Gymnasium id, or module:factory.
         shift: What is wrong with a built-in simulator, as KIND=VALUE; repeat for several.
         map: Which columns of a table hold what, as FIELD=NAME[,NAME...]: observation=theta,theta_dot

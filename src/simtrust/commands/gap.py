@@ -28,7 +28,7 @@ def gap(
     set_observation) is replayed. Any is compared with the log by a model of both, and by H2O's classifiers.
 
     Args:
-        real: The log of real transitions: D4RL HDF5, npz, CSV, Parquet, or LeRobot v3's folder.
+        real: The log of real transitions: D4RL HDF5, npz, CSV, Parquet, LeRobot v3's folder, or minari:ID.
         sim: The simulator: a built-in name, any Gymnasium id, or module:factory.
         shift: What is wrong with a built-in simulator, as KIND=VALUE; repeat for several.
         out: The folder of the report. Default: runs/gap-DATE-TIME.

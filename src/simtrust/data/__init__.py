@@ -3,6 +3,7 @@
 from simtrust.data.checks import check_against_simulator, describe
 from simtrust.data.dataset import Dataset
 from simtrust.data.formats import load_dataset, save_dataset
+from simtrust.data.minari_out import save_minari
 
 __all__ = [
     "Dataset",
@@ -10,4 +11,5 @@ __all__ = [
     "describe",
     "load_dataset",
     "save_dataset",
+    "save_minari",
 ]

@@ -65,7 +65,7 @@ def open_hdf5(source: str, file: Path) -> Iterator[Container]:
             names = [name for name in container if isinstance(name, str)]
         yield Container(
             names,
-            lambda name: _hdf5_column(source, container, name),
+            lambda name: hdf5_column(source, container, name),
             lambda name: _hdf5_metadata(source, container, name),
         )
 
@@ -78,10 +78,10 @@ def _hdf5_metadata(source: str, container: h5py.File, name: str) -> Column | Non
         group = container[METADATA]
         if not isinstance(group, h5py.Group) or name not in group:
             return None
-    return _hdf5_column(source, container, f"{METADATA}/{name}")
+    return hdf5_column(source, container, f"{METADATA}/{name}")
 
 
-def _hdf5_column(source: str, container: h5py.File, name: str) -> Column:
+def hdf5_column(source: str, container: h5py.File, name: str) -> Column:
     with told_as_damage(source, name):
         link = container.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):

@@ -1,4 +1,5 @@
-"""Reading and writing logs: D4RL's layout in HDF5 or npz, tables in CSV or Parquet, LeRobot's folders.
+"""Reading and writing logs: D4RL's layout in HDF5 or npz, tables in CSV or Parquet, folders of LeRobot and
+Minari.
 
 Nothing in a file is executed or followed: no pickle, no link, no storage outside of the file; and
 shapes are checked against the memory available before any value is read.
@@ -22,6 +23,7 @@ from simtrust.data.dataset import Dataset, columns_from_rows, defect, episode_en
 from simtrust.data.extras import extras_of, read_extras
 from simtrust.data.lerobot import files_of, is_lerobot, lerobot_columns, open_lerobot
 from simtrust.data.mapped import Mapped, check_time, read_mapped
+from simtrust.data.minari import load_minari, minari_folder
 from simtrust.data.parquet_table import open_parquet
 from simtrust.data.tables import Table, table_of
 from simtrust.errors import ConfigError, SimtrustError
@@ -37,7 +39,9 @@ def load_dataset(
     dones_mean: DonesMean | None = None,
     columns: Sequence[str] | None = None,
 ) -> Dataset:
-    """Reads a log: D4RL's layout in HDF5 or npz, a table in CSV or Parquet, or LeRobot's folder.
+    """Reads a log: D4RL's layout in HDF5 or npz, a table in CSV or Parquet, LeRobot's or Minari's folder.
+
+    ``minari:ID`` is a dataset that Minari has on this machine (`simtrust.data.minari`); none is downloaded.
 
     D4RL's keys are ``observations`` [T, O], ``actions`` [T, A], ``rewards`` and ``terminals`` [T], and if
     recorded ``next_observations`` [T, O] and ``timeouts`` [T]; other keys and groups are ignored.
@@ -64,6 +68,10 @@ def load_dataset(
         raise ConfigError(f"dones_mean: '{dones_mean}' is none of {', '.join(get_args(DonesMean))}")
     wanted = parse_columns(columns) if columns else None
     source, file = os.fspath(path), Path(path)
+    if (minari := minari_folder(source)) is not None:
+        if wanted is not None:
+            raise ConfigError(f"--map: {source} is Minari's, whose layout says what is what; leave --map out")
+        return load_minari(source, minari)
     folder = is_lerobot(file)
     with open_lerobot(source, file) if folder else _open(source, file) as opened:
         if isinstance(opened, Container) and wanted is None:

@@ -33,7 +33,7 @@ class TrainConfig:
     `h2o_layer_norm` for stable critics, and `h2o_v` to `h2o_reg_dr` its ablations; `darc` and `darc_plus`
     correct the reward instead; `sac` uses the simulator alone, `cql` the log alone."""
     real: str | None = None
-    """The log of real transitions: D4RL HDF5, npz, CSV, Parquet, or LeRobot v3's folder."""
+    """The log of real transitions: D4RL HDF5, npz, CSV, Parquet, LeRobot v3's folder, or minari:ID."""
     sim: str | None = None
     """The simulator: HalfCheetah-v5, Walker2d-v5, Hopper-v5, Ant-v5, StandingStill-v0, MovingStraight-v0,
     any Gymnasium id, or module:factory."""
