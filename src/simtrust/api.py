@@ -1,9 +1,10 @@
 """Training from Python: keyword arguments instead of nested configuration."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, cast, get_args
+from functools import partial
+from typing import Any, TypeVar, cast, get_args
 
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.errors import ConfigError
@@ -13,6 +14,7 @@ from simtrust.training.config import RecipeName, TrainConfig
 from simtrust.training.loop import train as train_config
 from simtrust.training.result import RunResult
 
+T = TypeVar("T")
 TRAIN_OPTIONS = {f.name for f in fields(TrainConfig)} - {"recipe", "algorithm"}
 ALGORITHM_OPTIONS = {f.name for f in fields(AlgorithmOptions)}
 
@@ -32,7 +34,7 @@ def train(
     progress. ``callbacks`` are told of metrics and checkpoints as they come
     (`simtrust.training.callbacks`); ``evaluators`` are functions of a policy, by name, whose values join
     the metrics at every evaluation (`simtrust.training.judging`). Raises `ConfigError` for an unknown
-    option, and whatever `simtrust.training.loop.train` raises.
+    option or a value of the wrong type, and whatever `simtrust.training.loop.train` raises.
     """
     name = recipe.replace("-", "_")
     if name not in get_args(RecipeName):
@@ -44,11 +46,32 @@ def train(
             raise ConfigError(f"train() has no option {option!r}{hint}")
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     values |= {k: str(values[k]) for k in ("real", "out") if values.get(k) is not None}
-    config = TrainConfig(
-        recipe=cast(RecipeName, name),
-        algorithm=AlgorithmOptions(**{k: v for k, v in values.items() if k in ALGORITHM_OPTIONS}),
-        **{k: v for k, v in values.items() if k in TRAIN_OPTIONS},
-    )
+    algorithm = _built(AlgorithmOptions, {k: v for k, v in values.items() if k in ALGORITHM_OPTIONS})
+    own = {k: v for k, v in values.items() if k in TRAIN_OPTIONS}
+    config = _built(partial(TrainConfig, recipe=cast(RecipeName, name), algorithm=algorithm), own)
     arguments = ", ".join([repr(recipe), *(f"{k}={values[k]!r}" for k in options)])
     command = f"simtrust.train({arguments})"
     return train_config(config, quiet=quiet, command=command, callbacks=callbacks, evaluators=evaluators)
+
+
+def _built(kind: Callable[..., T], options: Mapping[str, Any]) -> T:
+    """``kind(**options)``; `ConfigError` names the option whose value has a type that cannot work."""
+    try:
+        return kind(**options)
+    except TypeError as error:
+        wrong = [option for option in options if _has_wrong_type(kind, option, options[option])]
+        named = ", ".join(f"{option} is {options[option]!r}" for option in wrong or options)
+        raise ConfigError(
+            f"{named}: a value of the wrong type ({error}); simtrust train --help tells the types"
+        ) from error
+
+
+def _has_wrong_type(kind: Callable[..., Any], option: str, value: Any) -> bool:
+    try:
+        kind(**{option: value})
+    except TypeError:
+        return True
+    except ConfigError:
+        # Of the right type, but of no use beside the defaults.
+        return False
+    return False

@@ -79,8 +79,8 @@ COMMANDS = {
 
 def main() -> None:
     """Entry point. A user's mistake ends with one clear message and exit status 2."""
-    # So that module:factory finds a module beside the user, as `python -m` would.
-    sys.path.insert(0, str(Path.cwd()))
+    # So that module:factory finds a module beside the user; last, so that no file there passes for a library.
+    sys.path.append(str(Path.cwd()))
     warnings.showwarning = _show_warning
     try:
         tyro.extras.subcommand_cli_from_dict(

@@ -30,7 +30,13 @@ from simtrust.training.fleet import UPDATE, Fleet, Log, seed_keys
 from simtrust.training.loop import keep_compiled
 
 PACKAGES = ("simtrust", "jax", "jaxlib", "equinox", "optax", "mujoco", "gymnasium", "numpy", "scipy", "onnx")
-OPTIONAL = {"gpu": "jax-cuda12-plugin", "tables": "pyarrow", "tensorboard": "tensorboardX"}
+OPTIONAL = {
+    "gpu": "jax-cuda12-plugin",
+    "tables": "pyarrow",
+    "tensorboard": "tensorboardX",
+    "wandb": "wandb",
+    "mlflow": "mlflow-skinny",
+}
 VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS", "MUJOCO_GL", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 OBSERVATION, ACTION = 17, 6
 """HalfCheetah's sizes, of the update that is timed."""

@@ -160,7 +160,31 @@ def test_dones_beside_timeouts_are_terminals_elsewhere(log, write):
     assert np.flatnonzero(load_dataset(write(arrays)).transitions.terminated).tolist() == [6]
 
 
-def test_dones_beside_terminals_are_ignored(log, write):
+@pytest.mark.parametrize("name", ["log.hdf5", "log.npz"])
+def test_dones_beside_terminals_are_timeouts_elsewhere(log, write, name):
+    arrays = log(((10, "timeout"), (10, "terminal")))
+    arrays |= {"dones": arrays["terminals"] | arrays["timeouts"]}
+    arrays = without(arrays, "timeouts", "next_observations")
+    dataset = load_dataset(write(arrays, name))
+    assert dataset.episode_lengths.tolist() == [9, 10]
+    assert np.flatnonzero(dataset.transitions.terminated).tolist() == [18]
+    assert (dataset.transitions.next_observation[:, 1] == dataset.transitions.observation[:, 1]).all()
+
+
+def test_a_terminal_that_is_not_done_ends_the_episode(log, write):
+    arrays = without(log() | {"dones": np.isin(np.arange(9), [3, 8])}, "timeouts")
+    dataset = load_dataset(write(arrays))
+    assert dataset.episode_lengths.tolist() == [4, 3, 2]
+    assert np.flatnonzero(dataset.transitions.terminated).tolist() == [6]
+
+
+def test_dones_that_repeat_the_terminals_hide_no_break_in_the_chain(log, write):
+    arrays = log()
+    dataset = load_dataset(write(without(arrays, "timeouts") | {"dones": arrays["terminals"]}))
+    assert dataset.episode_lengths.tolist() == [4, 3, 2]
+
+
+def test_dones_beside_terminals_and_timeouts_are_ignored(log, write):
     dataset = load_dataset(write(log() | {"dones": np.ones(9)}), dones_mean="terminated")
     assert dataset.transitions.terminated.sum() == 1
 

@@ -111,6 +111,39 @@ def test_names_that_are_not_of_the_entries_are_passed_over(put):
     assert load_dataset(put(meta=info(features=3)), dones_mean="timeout").observation_names is None
 
 
+def test_motors_of_several_features_are_told_apart(put):
+    meta = info()
+    meta["features"]["observation.velocity"] = {"names": {"motors": ["shoulder", "elbow"]}}
+    columns = frames()
+    columns["observation.velocity"] = columns["observation.state"]
+    fields = ["observation=observation.state,observation.velocity", "action=action", "reward=next.reward",
+              "episode=episode_index", "terminated=next.done"]  # fmt: skip
+    dataset = load_dataset(put(columns, meta), columns=fields)
+    assert dataset.observation_names == (
+        "observation.state[shoulder]",
+        "observation.state[elbow]",
+        "observation.velocity[shoulder]",
+        "observation.velocity[elbow]",
+    )
+    assert dataset.action_names == ("shoulder",)
+    meta["features"]["observation.state"]["names"] = ["elbow", "elbow"]
+    names = load_dataset(put(columns, meta), columns=fields).observation_names
+    assert names == (
+        "observation.state[elbow]",
+        "observation.state[elbow] 2",
+        "shoulder",
+        "observation.velocity[elbow]",
+    )
+
+
+def test_an_older_layout_is_to_be_converted(put):
+    folder = put(meta=info(codebase_version="v2.1"))
+    for number, file in enumerate(sorted(folder.glob("data/*/*"))):
+        file.rename(file.with_name(f"episode_{number:06}.parquet"))
+    with pytest.raises(DataError, match=r"info\.json: says version v2\.1.*convert it to v3\.0"):
+        load_dataset(folder)
+
+
 def test_sum_is_of_all_files(put):
     sums = {load_dataset(put(), dones_mean="terminated").sha256}
     sums.add(load_dataset(put(), dones_mean="terminated").sha256)

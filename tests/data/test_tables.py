@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simtrust.data import csv_table, load_dataset, parquet_table, save_dataset
+from simtrust.data.convert import convert
 from simtrust.data.dataset import Dataset
 from simtrust.errors import ConfigError, DataError, DataWarning
 from simtrust.gap.measure import dimension_names
@@ -232,6 +233,24 @@ def test_done_beside_terminated_is_ignored(put):
     check_known(load_dataset(put(text), columns=[*MAP, "done=done"]))
 
 
+@pytest.mark.parametrize("name", ["log.csv", "log.parquet", "log.npz"])
+def test_done_beside_terminated_marks_timeouts_without_episodes(tmp_path, name):
+    step = np.arange(20)
+    columns = {"x": step, "u": step, "r": step, "fell": step == 19, "done": step % 10 == 9}
+    file = tmp_path / name
+    if name == "log.csv":
+        rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+        file.write_text("\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)]))
+    elif name == "log.parquet":
+        pq.write_table(pa.table(columns), file)
+    else:
+        np.savez(file, **columns)
+    fields = ["observation=x", "action=u", "reward=r", "terminated=fell", "done=done"]
+    dataset = load_dataset(file, columns=fields)
+    assert dataset.episode_lengths.tolist() == [9, 10]
+    assert np.flatnonzero(dataset.transitions.terminated).tolist() == [18]
+
+
 def test_time_in_other_units(put):
     text = TEXT.replace("t [s]", "t [ms]")
     np.testing.assert_allclose(load_dataset(put(text), columns=MAP).time, np.array([0, 1, 2, 0, 1]) * 1e-4)
@@ -307,6 +326,46 @@ def test_names_of_the_log_win(log, write):
     both = dataclasses.replace(named, action_names=("x", "u", "v"))
     assert dimension_names(both, "HalfCheetah-v5") == (("x", "y"), ("action x", "u", "v"))
     assert "torso height" in " ".join(dimension_names(dataset, "HalfCheetah-v5")[0])
+
+
+def test_names_that_would_be_equal_are_whole_headers(put, tmp_path):
+    file = put("a [m],a [rad],b [s],b[0],u,r,end\n1,2,3,4,5,6,1\n")
+    fields = ["observation=a [m],a [rad],b [s],b[0]", "action=u", "reward=r", "terminated=end"]
+    dataset = load_dataset(file, columns=fields)
+    assert dataset.observation_names == ("a [m]", "a [rad]", "b [s]", "b[0]")
+    assert dataset.observation_units == ("m", "rad", "s", "0")
+    assert load_dataset(convert(dataset, tmp_path / "again.csv")).names == dataset.names
+
+
+def test_lists_of_one_name_are_told_apart_by_their_unit(put_parquet):
+    columns = {"a [m]": [[1, 2]], "a [rad]": [[3, 4]], "b": [5], "u": [6], "r": [7], "end": [1]}
+    fields = ["observation=a [m],a [rad],b", "action=u", "reward=r", "terminated=end"]
+    names = load_dataset(put_parquet(columns), columns=fields).observation_names
+    assert names == ("a [m][0]", "a [m][1]", "a [rad][0]", "a [rad][1]", "b")
+
+
+def test_equal_names_in_the_metadata_are_numbered(log, write):
+    names = b'{"observation_names": ["x", "x"], "action_names": ["x", "action x", "action x 2"]}'
+    dataset = load_dataset(write(log() | {"metadata/simtrust_names": np.bytes_(names)}))
+    assert dimension_names(dataset, "some-id") == (
+        ("x", "x 2"), ("action x", "action x 3", "action x 2"))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["log.hdf5", "log.npz"])
+@pytest.mark.parametrize(
+    ("key", "shape", "words"),
+    [
+        (None, (0,), r"key 'x': has zero rows.*record at least one"),
+        ("x", (5, 0), r"key 'x': has shape \(5, 0\).*at least one number"),
+        ("u", (5, 0), r"key 'u': has shape \(5, 0\).*at least one number"),
+        ("u", (0, 5), r"key 'u': has zero rows"),
+    ],
+)
+def test_arrays_that_hold_nothing(write, name, key, shape, words):
+    arrays = {column: np.zeros(shape if key in (None, column) else 5) for column in ("x", "u", "r", "end")}
+    fields = ["observation=x", "action=u", "reward=r", "terminated=end"]
+    with pytest.raises(DataError, match=words):
+        load_dataset(write(arrays, name), columns=fields)
 
 
 # Defects of CSV: (what is done to the good text, column or None, line or None, words of the message)

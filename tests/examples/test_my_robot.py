@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("__pycache__", "run", "gap", "policy"))
     patch = pytest.MonkeyPatch()
     patch.chdir(copy)
-    patch.setattr(sys, "path", [str(copy), *sys.path])
+    patch.setattr(sys, "path", sys.path[:])
     for options in ("SIMULATOR_GAP_OPTIONS", "TRUST_MODEL_OPTIONS"):
         small = replace(getattr(measure, options), members=2, elites=2, hidden_sizes=(16,), epochs=2)
         patch.setattr(measure, options, small)
@@ -72,6 +72,11 @@ def test_every_command_of_the_readme_works(folder, monkeypatch, capsys):
     assert verdict["gap_found"]
     assert verdict["worst_dimension"].startswith("theta_dot")
     assert "systematic error of the actuators" in verdict["best_explanation"]
+    metadata = json.loads((folder / "policy" / "metadata.json").read_text())
+    assert (metadata["observation_names"], metadata["observation_units"]) == (
+        ["theta", "theta_dot"],
+        ["rad", "rad/s"],
+    )
     written = {"log.html", "gap/report.html", "run/report.html", "policy/policy.onnx", "slow-run/result.json"}
     assert not [name for name in written if not (folder / name).exists()]
 

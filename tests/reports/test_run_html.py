@@ -4,9 +4,12 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 import shlex
 from dataclasses import replace
+from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -314,6 +317,43 @@ def test_siblings_have_the_same_log_or_simulator(tmp_path):
     write_run(tmp_path / "cql", replace(cql, sim=None, shifts=(), real_env="HalfCheetah-v5"))
     found = {other.config.recipe: other.directory.name for other in siblings(run)}
     assert found == {"cql": "cql", "sac": "two seeds"}
+
+
+@pytest.mark.parametrize("locked", ["sibling", ""])
+def test_a_folder_that_may_not_be_entered_costs_no_page(tmp_path, monkeypatch, locked):
+    """As if the user had no permission, which root always has."""
+    run = read_run(write_run(tmp_path / "run"))
+    write_run(tmp_path / "sac", replace(H2O, recipe="sac"))
+    (tmp_path / "sibling").mkdir()
+    stat, scandir, listdir = os.stat, os.scandir, os.listdir
+
+    def refusing(function, refused):
+        def call(path=".", *rest, **more):
+            if refused(Path(os.fspath(path))):
+                raise PermissionError(13, "Permission denied", str(path))
+            return function(path, *rest, **more)
+
+        return call
+
+    if locked:
+        monkeypatch.setattr(os, "stat", refusing(stat, lambda path: path.parent == tmp_path / locked))
+    else:
+        monkeypatch.setattr(os, "scandir", refusing(scandir, lambda path: path == tmp_path))
+        monkeypatch.setattr(os, "listdir", refusing(listdir, lambda path: path == tmp_path))
+    assert [other.directory.name for other in siblings(run)] == (["sac"] if locked else [])
+
+
+def test_the_page_tells_how_to_go_on_with_the_evaluators_of_the_run(tmp_path):
+    config = replace(H2O, sim="own:make", shifts=())
+    told = []
+    for name, extra in (("plain", {}), ("judged", {"evaluators": ["mine"]})):
+        run = write_run(tmp_path / name, config, until=3000, **extra)
+        page = unescape(report_run(run, video=False).read_text("utf-8"))
+        told.append((page, run))
+    (plain, first), (judged, second) = told
+    assert f"simtrust resume {first} --sim own:make" in plain
+    assert f"simtrust.resume('{second}', sim='own:make', evaluators=...)" in judged
+    assert "simtrust resume" not in judged
 
 
 def test_what_was_judged_elsewhere_is_refused(tmp_path):

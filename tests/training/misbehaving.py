@@ -72,3 +72,30 @@ def faulty() -> gymnasium.Env:
 
 def weak_pendulum() -> gymnasium.Env:
     return WeakPendulum()
+
+
+class Closing(Counter):
+    """A Counter that notes which instances are made and closed, and may break at a step or in closing."""
+
+    made = 0
+    closed: list[int] = []  # noqa: RUF012 - of all instances
+    breaks_closing = False
+    breaks_step: type[BaseException] | None = None
+
+    def __init__(self):
+        super().__init__("timeout")
+        self.number, Closing.made = Closing.made, Closing.made + 1
+
+    def step(self, action):
+        if Closing.breaks_step is not None:
+            raise Closing.breaks_step("while stepping")
+        return super().step(action)
+
+    def close(self):
+        Closing.closed.append(self.number)
+        if self.breaks_closing:
+            raise OSError("the port is gone")
+
+
+def closing() -> gymnasium.Env:
+    return Closing()

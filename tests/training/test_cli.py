@@ -90,6 +90,11 @@ def test_help_shows_the_verbs(run):
     assert all(verb in output for verb in ("generate", "train", "resume", "evaluate"))
 
 
+def test_no_file_beside_the_log_passes_for_a_library(run, tmp_path):
+    run("--help")
+    assert sys.path.index(str(tmp_path)) == len(sys.path) - 1
+
+
 def test_help_of_train_shows_every_option(run):
     status, output, _ = run("train", "--help")
     assert status == 0
@@ -420,6 +425,9 @@ def test_python_options_are_the_command_lines(asked):
         ({"algorithm": AlgorithmOptions()}, "no option 'algorithm'"),
         ({"steps": 0}, "--steps is 0"),
         ({"batch_size": 0}, "--batch-size is 0"),
+        ({"steps": "100", "seeds": 2}, r"^steps is '100': a value of the wrong type .*simtrust train --help"),
+        ({"rollout_steps": 7, "evaluate_every": "x"}, r"^evaluate_every is 'x': a value of the wrong type"),
+        ({"beta": 1, "hidden_sizes": 64}, r"^hidden_sizes is 64: a value of the wrong type"),
     ],
 )
 def test_unknown_or_wrong_python_option_is_refused(asked, options, message):

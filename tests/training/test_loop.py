@@ -473,3 +473,72 @@ def test_wrong_option_names_its_flag(option, value):
 def test_wrong_algorithm_option_names_its_flag(option, value):
     with pytest.raises(ConfigError, match=f"^--{option.replace('_', '-')} is "):
         AlgorithmOptions(**{option: value})
+
+
+CLOSING = {"sim": "misbehaving:closing", "real_env": "misbehaving:closing", "evaluation_episodes": 2}
+
+
+@pytest.fixture
+def closing(misbehaving, monkeypatch):
+    """The class of an environment that notes what is closed; three instances of it are made by a run."""
+    monkeypatch.setattr(misbehaving.Closing, "made", 0)
+    monkeypatch.setattr(misbehaving.Closing, "closed", [])
+    monkeypatch.setattr(misbehaving.Closing, "breaks_closing", False)
+    monkeypatch.setattr(misbehaving.Closing, "breaks_step", None)
+    return misbehaving.Closing
+
+
+def test_every_environment_is_closed_once_at_the_end(train, closing, tmp_path):
+    directory = train(**CLOSING).directory
+    assert sorted(closing.closed) == [0, 1, 2]
+    simtrust.evaluate(directory, env="misbehaving:closing", episodes=2)
+    assert sorted(closing.closed) == [0, 1, 2, 3, 4]
+    (directory / "result.json").unlink()
+    again = simtrust.resume(directory, quiet=True, **{k: CLOSING[k] for k in ("sim", "real_env")})
+    assert again.summary["steps"] == 100
+    assert sorted(closing.closed) == list(range(8))
+
+
+@pytest.mark.parametrize(("raised", "told"), [(ValueError, SimulatorError), (KeyboardInterrupt,) * 2])
+def test_every_environment_is_closed_after_an_error(train, closing, monkeypatch, raised, told):
+    monkeypatch.setattr(closing, "breaks_step", raised)
+    with pytest.raises(told, match="while stepping") as caught:
+        train(**CLOSING)
+    assert "go on with: simtrust resume" in caught.value.__notes__[0]
+    assert sorted(closing.closed) == [0, 1, 2]
+
+
+def test_what_closing_raises_costs_neither_the_result_nor_the_first_error(
+    train, closing, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(closing, "breaks_closing", True)
+    with pytest.warns(RuntimeWarning, match="closing it raised OSError: the port is gone") as told:
+        result = train(**CLOSING)
+    assert len(told) == 3
+    assert sorted(closing.closed) == [0, 1, 2], "also those after the first that raises"
+    with pytest.warns(RuntimeWarning, match="the port is gone"):
+        _, _, returns = simtrust.evaluate(result.directory, env="misbehaving:closing", episodes=1)
+    assert returns.lengths.tolist() == [[30]]
+    monkeypatch.setattr(closing, "breaks_step", ValueError)
+    with (
+        pytest.warns(RuntimeWarning, match="the port is gone"),
+        pytest.raises(SimulatorError, match="while stepping"),
+    ):
+        train(**CLOSING, out=tmp_path / "other")
+
+
+@pytest.mark.parametrize("sim", ["misbehaving:weak_pendulum", "misbehaving:nowhere", "misbehaving:closing"])
+def test_what_was_opened_is_closed_if_the_rest_cannot_be(closing, monkeypatch, sim):
+    """The spaces disagree, there is no simulator, or there is too little memory."""
+    monkeypatch.setattr(setup.psutil, "virtual_memory", lambda: SimpleNamespace(available=1))
+    with pytest.raises(SimtrustError):
+        prepare(config(**{**CLOSING, "sim": sim}))
+    assert sorted(closing.closed) == list(range(closing.made))
+    assert closing.made == (3 if sim == "misbehaving:closing" else 2)
+
+
+def test_evaluation_closes_what_the_policy_does_not_fit(train, closing, tmp_path):
+    directory = train(sim="Pendulum-v1").directory
+    with pytest.raises(ConfigError, match="but the policy was trained on"):
+        simtrust.evaluate(directory, env="misbehaving:closing", episodes=2)
+    assert sorted(closing.closed) == [0, 1]

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 import simtrust
 from simtrust.errors import RunError, SimtrustError
 from simtrust.training import loop
+from simtrust.training.config import TrainConfig, config_to_json
 from simtrust.training.metrics import MetricsFile
 
 STEPS = 600
@@ -256,9 +257,43 @@ def test_newer_format_is_refused(begun):
         simtrust.resume(begun)
 
 
+@pytest.mark.parametrize("versions", [[], None, "9.9"])
+def test_newer_format_is_refused_whatever_its_versions_are(tmp_path, versions):
+    (tmp_path / "config.json").write_text(json.dumps({"format": 99, "versions": versions}))
+    with pytest.raises(RunError, match=r"has format 99, .* the version that wrote it: unknown"):
+        simtrust.resume(tmp_path)
+
+
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "\0" * 50, "[]", "null", "3", "{}", '{"format": 1}', '{"format": 1, "algorithm": []}'],
+    ["", "{", "\xff", pytest.param("[" * 100_000, id="deep"), "[]", "null", "{}", '{"steps": 1, "runs": []}',
+     '{"steps": 1, "runs": 2}', '{"steps": 1, "runs": [{}]}', '{"steps": true, "runs": [{"seed": 0}]}'],
+)  # fmt: skip
+def test_damaged_result_is_named_and_nothing_is_overwritten(tmp_path, content):
+    (tmp_path / "config.json").write_text(config_to_json(TrainConfig(recipe="sac")))
+    path = tmp_path / "result.json"
+    path.write_text(content, "latin-1")
+    with pytest.raises(RunError) as caught:
+        simtrust.resume(tmp_path)
+    assert str(caught.value).startswith(f"{path} is damaged (")
+    assert f"delete it, and simtrust resume {tmp_path} writes it again" in str(caught.value)
+    assert path.read_text("latin-1") == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        pytest.param("[" * 100_000, id="deep"),
+        "\0" * 50,
+        "[]",
+        "null",
+        "3",
+        "{}",
+        '{"format": 1}',
+        '{"format": 1, "algorithm": []}',
+    ],
 )
 def test_damaged_configuration_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)

@@ -1,6 +1,7 @@
 """``simtrust check-sim``: whether a simulator keeps its promises, before anything is trained in it."""
 
 import sys
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -15,6 +16,7 @@ def check_sim(
     shift: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     real: str | None = None,
     map: tuple[str, ...] = (),
+    dones_mean: Literal["terminated", "timeout"] | None = None,
 ) -> None:
     """Check a simulator: seeds, determinism, what leaks over a reset, observations, bounds, speed.
 
@@ -27,13 +29,14 @@ def check_sim(
         real: A log of the real machine, to be compared with the simulator's spaces.
         map: Which columns of a table hold what, as FIELD=NAME[,NAME...]: observation=theta,theta_dot
             action=tau reward=r episode=ep terminated=fell.
+        dones_mean: What a log's bare dones mean, if it has neither terminals nor timeouts.
     """
     from simtrust.data import load_dataset
     from simtrust.simulators import parse_shifts
     from simtrust.simulators.checks import check_simulator
     from simtrust.stages import show_stages
 
-    dataset = None if real is None else load_dataset(real, columns=map)
+    dataset = None if real is None else load_dataset(real, dones_mean=dones_mean, columns=map)
     with show_stages() as stage:
         stage(f"checking {sim}", "")
         found = list(check_simulator(sim, shifts=parse_shifts(shift), dataset=dataset))

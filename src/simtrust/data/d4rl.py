@@ -50,7 +50,8 @@ def _names_by_key(source: str, present: list[str], dones_mean: DonesMean | None)
         if key not in names:
             raise _missing(source, key, present, names)
     if "terminals" in names:
-        names.pop("dones", None)
+        if "timeouts" in names:
+            names.pop("dones", None)
     elif "dones" not in names:
         raise _missing(source, "terminals", present, names)
     elif "timeouts" not in names and dones_mean is None:

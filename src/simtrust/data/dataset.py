@@ -1,6 +1,7 @@
 """A log in memory, and how the columns of a file become its rows and episodes."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,6 +63,17 @@ class DimensionNames(NamedTuple):
     action_units: tuple[str, ...] | None = None
 
 
+def made_unique(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, with a number after each that came before: ``x``, ``x 2``, ``x 3``."""
+    found: dict[str, None] = {}
+    given = set(names)
+    for name in names:
+        numbered = (f"{name} {number}" for number in itertools.count(2))
+        free = (other for other in numbered if other not in given and other not in found)
+        found[next(free) if name in found else name] = None
+    return tuple(found)
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A checked log of T rows.
@@ -118,10 +130,17 @@ class Dataset:
 
 
 def resolve_dones(columns: dict[str, np.ndarray], dones_mean: str | None) -> dict[str, np.ndarray]:
-    """Replaces ``dones`` by the terminals, and where they say so the timeouts, that they stand for."""
+    """Replaces ``dones`` by the terminals, and where they say so the timeouts, that they stand for.
+
+    Beside ``terminals`` they mark the timeouts, unless those are there. A terminal that is not done is one.
+    """
     if "dones" not in columns:
         return columns
     dones = columns.pop("dones")
+    if "terminals" in columns:
+        cut = dones & ~columns["terminals"]
+        # Dones that repeat the terminals know of no timeouts: the chain of observations may show them still.
+        return columns if "timeouts" in columns or not cut.any() else columns | {"timeouts": cut}
     if "timeouts" in columns:
         return columns | {"terminals": dones & ~columns["timeouts"]}
     if dones_mean == "terminated":

@@ -51,8 +51,9 @@ def load_dataset(
     - Without ``next_observations`` it is the following row's observation. The last row of an episode
       that did not terminate is dropped; that of one that did keeps its own as a placeholder.
     - A row that is both terminal and timeout is terminal.
-    - ``dones`` beside ``timeouts`` are terminals where they are not timeouts. Alone they are read as
-      ``dones_mean`` says, which other files ignore.
+    - ``dones`` beside ``timeouts`` are terminals where they are not timeouts, beside ``terminals`` timeouts
+      where they are not terminals; beside both they are ignored. Alone they are read as ``dones_mean`` says,
+      which other files ignore.
 
     A table has a row for each step. ``columns`` says which column is what, as texts FIELD=NAME[,NAME...] with
     the fields ``observation``, ``action``, ``reward``, ``episode``, ``terminated``, ``truncated``, ``done``,

@@ -57,8 +57,9 @@ def open_lerobot(source: str, folder: Path) -> Iterator[Table]:
     Raises DataError for another version of the layout, damaged files, and other frames than `meta/info.json`
     counts.
     """
-    info_file, *files = files_of(source, folder)
-    info = _read_info(info_file)
+    # Before its files: those of other versions have other names.
+    info = _read_info(folder / INFO)
+    _, *files = files_of(source, folder)
     with open_parquet(source, files, _entry_names(info)) as table:
 
         def read(wanted: Mapping[str, Kind]) -> Read:
@@ -92,6 +93,7 @@ def lerobot_columns(source: str, names: list[str]) -> ColumnMap:
 
 def _read_info(file: Path) -> Mapping[str, Any]:
     source = str(file)
+    first_bytes(source, file)
     if file.stat().st_size > INFO_BYTES_MAX:
         raise defect(source, f"is larger than {INFO_BYTES_MAX:,} bytes", "check that it is LeRobot's")
     with told_as_damage(source):

@@ -1,6 +1,7 @@
 """From a table's columns to what every log holds: checked arrays by D4RL key, names, units and time."""
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from simtrust.data.checks import as_flags, as_float32
 from simtrust.data.column_map import VECTORS, ColumnMap, entry_name, read_header
-from simtrust.data.dataset import DimensionNames, defect, resolve_dones
+from simtrust.data.dataset import DimensionNames, defect, made_unique, resolve_dones
 from simtrust.data.tables import Kind, Read, Table
 from simtrust.errors import DataWarning
 
@@ -63,7 +64,7 @@ def read_mapped(source: str, table: Table, fields: ColumnMap, dones_mean: str | 
         elif field in fields:
             columns[key] = _scalars(source, fields[field][0], read, flags=KINDS.get(field) == "flag")
     _check_same_width(source, columns, fields)
-    if "terminals" in columns:
+    if {"terminated", "episode"} <= set(fields):
         columns.pop("dones", None)
     columns = resolve_dones(columns, dones_mean)
     if "terminals" not in columns:
@@ -185,7 +186,9 @@ def _names(fields: ColumnMap, table: Table, read: Read) -> DimensionNames:
 def _entries(
     field: str, headers: Sequence[str], table: Table, read: Read
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Names and units; names that would be equal are their column's whole header, or ``header[name]``."""
     names: list[str] = []
+    full: list[str] = []
     units: list[str] = []
     named = False
     for header in headers:
@@ -194,11 +197,18 @@ def _entries(
         name = entry_name(header, field)
         if known is not None and len(known) == width:
             names += known
+            full += [f"{header}[{name}]" for name in known]
             named = True
         elif read.values[header].ndim == 1:
             names.append(name or read_header(header).name)
+            full.append(header)
             named |= name is not None
         else:
             names += [f"{read_header(header).name}[{i}]" for i in range(width)]
+            full += [f"{header}[{i}]" for i in range(width)]
         units += [read_header(header).unit] * width
-    return tuple(names) if named else None, tuple(units) if any(units) else None
+    count = Counter(names)
+    unique = made_unique(
+        [long if count[short] > 1 else short for short, long in zip(names, full, strict=True)]
+    )
+    return unique if named else None, tuple(units) if any(units) else None

@@ -81,6 +81,11 @@ def table_of(source: str, container: Container) -> Table:
                 raise defect(source, f"has type {column.dtype}", "store plain numbers", key=name)
             if len(column.shape) not in ((1, 2) if wanted[name] == "number" else (1,)):
                 raise defect(source, f"has shape {column.shape}", "store one number per row", key=name)
+            if column.shape[0] == 0:
+                raise defect(source, "has zero rows", "record at least one transition", key=name)
+            if 0 in column.shape:
+                remedy = "store at least one number per row"
+                raise defect(source, f"has shape {column.shape}", remedy, key=name)
             if column.shape[0] != first.shape[0]:
                 raise defect(
                     source,

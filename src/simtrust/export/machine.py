@@ -1,9 +1,10 @@
 """What is known of the machine that a policy runs on: its dimensions' names and units, its control rate."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
@@ -42,10 +43,17 @@ class Machine:
     rate_note: str
 
 
-def describe_machine(environment: str, sizes: tuple[int, int], rate: float | None) -> Machine:
-    """What the environment by this name tells, numbers for names where it tells none, and the given rate.
+def describe_machine(
+    environment: str,
+    sizes: tuple[int, int],
+    rate: float | None,
+    logged: Any = None,
+) -> Machine:
+    """What the log calls its dimensions, else what the environment by this name does, else numbers.
 
-    Code of the user (``module:factory``) is not run.
+    And at what rate it acts, or else the given one. ``logged`` is what a run's record keeps of the log's
+    names and units (`simtrust.data.dataset.DimensionNames`). Code of the user (``module:factory``) is not
+    run.
 
     Raises:
         ConfigError: ``rate`` is not positive, or not the environment's own.
@@ -71,8 +79,25 @@ def describe_machine(environment: str, sizes: tuple[int, int], rate: float | Non
         note = "as given with the export"
     else:
         note = f"unknown: {environment} does not tell, and --rate was not given"
-    observation, action = map(Dimensions.from_labels, labels)
+    observation, action = (
+        _logged(logged, kind, size) or Dimensions.from_labels(own)
+        for kind, size, own in zip(("observation", "action"), sizes, labels, strict=True)
+    )
     return Machine(observation, action, rate if known is None else known, note)
+
+
+def _logged(stored: Any, kind: str, size: int) -> Dimensions | None:
+    """None where the log named nothing, or the record is of another shape."""
+    if not isinstance(stored, Mapping):
+        return None
+    names = stored.get(f"{kind}_names")
+    units = stored.get(f"{kind}_units") or [""] * size
+    for given in (names, units):
+        if not isinstance(given, list | tuple) or len(given) != size:
+            return None
+        if not all(isinstance(text, str) for text in given):
+            return None
+    return Dimensions(tuple(names), tuple(units))
 
 
 def _own_rate(environment: str) -> float | None:

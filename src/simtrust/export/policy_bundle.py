@@ -78,7 +78,7 @@ def export_policy(
     _check_free(out, overwrite=overwrite)
     trained = load_trained(directory, seed, real)
     sizes = (len(trained.scaling.observation_mean), len(trained.scaling.action_low))
-    machine = describe_machine(trained.policy.environment, sizes, rate)
+    machine = describe_machine(trained.policy.environment, sizes, rate, trained.record.get("dimensions"))
     made = command or (
         f"simtrust.export_policy({str(directory)!r}, {str(out)!r}, seed={trained.seed}, rate={rate}, "
         f"real={None if real is None else str(real)!r})"

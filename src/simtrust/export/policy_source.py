@@ -1,6 +1,5 @@
 """A trained policy of one seed, and what its run directory tells of it."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from simtrust.export.policy_arrays import Layer, ObservedRange
 from simtrust.training.checkpoint import CheckpointStore, read_tensors
 from simtrust.training.config import TrainConfig, config_from_json
 from simtrust.training.policy import Policy
+from simtrust.training.result import damaged_result, read_result
 from simtrust.training.scaling import Scaling
 from simtrust.training.setup import observed_range
 
@@ -76,7 +76,7 @@ def load_trained(directory: Path, seed: int | None, real: str | Path | None) -> 
         observed=_observed(directory, config, record, real, len(policy.scaling.observation_mean)),
         config=config,
         record=record,
-        result=_result(directory / "result.json", seed),
+        result=_result(directory, seed),
     )
 
 
@@ -140,14 +140,12 @@ def _log(directory: Path, config: TrainConfig, expected: str, real: str | Path |
     return dataset
 
 
-def _result(path: Path, seed: int) -> dict[str, Any] | None:
+def _result(directory: Path, seed: int) -> dict[str, Any] | None:
     """With the evaluation of this seed alone under ``run``."""
-    try:
-        stored = json.loads(path.read_text())
-        return {**stored, "run": next(run for run in stored["runs"] if run["seed"] == seed)}
-    except FileNotFoundError:
+    result = read_result(directory)
+    if result is None:
         return None
-    except (ValueError, KeyError, TypeError, StopIteration, OSError) as error:
-        raise RunError(
-            f"{path} is damaged ({error!r}); move it away to export without its returns"
-        ) from error
+    for run in result.summary["runs"]:
+        if run["seed"] == seed:
+            return {**result.summary, "run": run}
+    raise damaged_result(directory, ValueError(f"it has no seed {seed}"))

@@ -95,12 +95,17 @@ def siblings(run: RunRecord) -> list[RunRecord]:
     """Baselines beside the run's directory: same log, simulator and place of evaluation; the best of each."""
     beside = run.directory.resolve()
     best: dict[str, RunRecord] = {}
-    for path in sorted(beside.parent.iterdir()):
-        if path == beside or not (path / "config.json").is_file():
-            continue
+    try:
+        paths = sorted(beside.parent.iterdir())
+    except OSError:
+        return []
+    for path in paths:
         try:
+            # This raises too, where a folder may not be entered.
+            if path == beside or not (path / "config.json").is_file():
+                continue
             other = read_run(path)
-        except (RunError, ConfigError):
+        except (RunError, ConfigError, OSError):
             continue
         recipe = other.config.recipe
         if not _is_baseline_of(other, run):

@@ -2,7 +2,6 @@
 
 import base64
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
@@ -31,6 +30,7 @@ from simtrust.reports.run_comparison import BASELINES, Comparison, Unknown, cert
 from simtrust.reports.run_evidence import Concern, Evidence, NotChecked
 from simtrust.reports.run_record import RunRecord
 from simtrust.reports.run_warnings import CHECKS, Check
+from simtrust.training.run_directory import resume_command
 
 LISTED = 20
 """Damaged lines that are named; of more, their number."""
@@ -97,7 +97,7 @@ def _opening(report: RunReport, concerns: Sequence[tuple[Check, Concern]]) -> st
             paragraph(
                 "Training has not ended, or was cut short: all that follows may still change. Go on with"
             )
-            + command_line(_resume_command(run))
+            + command_line(resume_command(run.directory, run.config, run.extra))
         )
     parts.append(card_list(_cards(report, len(concerns))))
     if run.damaged:
@@ -135,12 +135,6 @@ def _subject(run: RunRecord) -> str:
         f"<strong>{escape(run.config.recipe)}</strong> from {escape(' and '.join(sources) or 'nothing')}, "
         f"judged in <strong>{escape(run.evaluation_environment)}</strong>"
     )
-
-
-def _resume_command(run: RunRecord) -> str:
-    names = {"--sim": run.config.sim, "--real-env": run.config.real_env}
-    own = [word for option, name in names.items() if name and ":" in name for word in (option, name)]
-    return shlex.join(["simtrust", "resume", str(run.directory), *own])
 
 
 def _cards(report: RunReport, warnings: int) -> list[tuple[str, str, str]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from simtrust.errors import RunError
 from simtrust.training.config import RecipeName, TrainConfig, config_from_json
+from simtrust.training.result import damaged_result, read_result
 
 METRICS = (
     "return_mean", "return_std", "episode_length", "simulator_return",
@@ -106,7 +107,7 @@ def read_run(directory: str | Path) -> RunRecord:
     config, extra = config_from_json(directory / "config.json")
     _check(directory / "config.json", config, extra)
     curves, damaged = read_curves(directory / "metrics.jsonl", config)
-    result = _read_result(directory / "result.json")
+    result = _final_returns(directory)
     final = result or _last_evaluation(curves, config)
     return RunRecord(directory, config, extra, curves, final, result is not None, damaged)
 
@@ -203,21 +204,17 @@ def _number(value: Any) -> float:
     return float(value) if abs(value) < 1e300 else math.nan
 
 
-def _read_result(path: Path) -> FinalReturns | None:
+def _final_returns(directory: Path) -> FinalReturns | None:
+    result = read_result(directory)
+    if result is None:
+        return None
+    steps, runs = result.summary["steps"], result.summary["runs"]
     try:
-        stored = json.loads(path.read_bytes())
-        runs = stored["runs"]
-        if not runs or not _is_whole(stored["steps"]) or not all(_is_whole(run["seed"]) for run in runs):
-            raise ValueError("steps or seeds are no whole numbers")
         mean, spread = (np.array([_number(run[k]) for run in runs]) for k in ("return_mean", "return_std"))
         episodes = min(len(run["episode_returns"]) for run in runs)
-        return FinalReturns(stored["steps"], tuple(run["seed"] for run in runs), mean, spread, episodes)
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
-        problem = f"{type(error).__name__}: {error}"
-        raise RunError(f"{path} is damaged ({problem}); simtrust resume {path.parent} writes it again, "
-                       "once it is gone") from error  # fmt: skip
+        return FinalReturns(steps, tuple(run["seed"] for run in runs), mean, spread, episodes)
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged_result(directory, error) from error
 
 
 def _last_evaluation(curves: Curves, config: TrainConfig) -> FinalReturns | None:

@@ -138,7 +138,7 @@ def step_time(env: CheckedInstance) -> Check:
         f"100,000 steps take {_duration(1e5 * mean)}"
     )
     if median > SLOW_STEP:
-        remedy = "several instances in several processes: --sim-workers N, with one core for each"
+        remedy = "several instances in as many processes, with a core each: --sim-instances N --sim-workers N"
         return Check("step time", "note", seen, remedy)
     return Check("step time", "passed", seen)
 

@@ -3,7 +3,10 @@
 import difflib
 import importlib
 import operator
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -30,7 +33,8 @@ def instance_factory(name: str, max_episode_steps: int | None = None) -> Callabl
 
 def _import_factory(name: str, module: str, attribute: str) -> Callable[[], Any]:
     try:
-        factory = operator.attrgetter(attribute)(importlib.import_module(module))
+        with _working_directory_first():
+            factory = operator.attrgetter(attribute)(importlib.import_module(module))
     except ModuleNotFoundError as error:
         raise SimulatorError(f"{name}: {error}; is it installed, or is its folder on PYTHONPATH?") from error
     except Exception as error:
@@ -38,6 +42,17 @@ def _import_factory(name: str, module: str, attribute: str) -> Callable[[], Any]
     if not callable(factory):
         raise SimulatorError(f"{name}: {attribute} is {type(factory).__name__}, not a function")
     return factory
+
+
+@contextmanager
+def _working_directory_first() -> Iterator[None]:
+    """A module that was asked for is the one beside the user, whatever is installed under its name."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 def _from_factory(name: str, factory: Callable[[], Any], max_episode_steps: int | None) -> gymnasium.Env:

@@ -48,7 +48,8 @@ class TrainConfig:
     ] = ()
     """What is wrong with a built-in simulator: gravity=F, friction=F, floor-friction=F, mass=F (factors),
     joint-noise=S (standard deviation), velocity-offset=C, delay=STEPS, dead-zone=D, battery=SHARE,
-    static-friction=T, viscous-friction=C, centre-of-mass=METRES. Repeat for several."""
+    static-friction=T, viscous-friction=C, centre-of-mass=METRES; of the robot, uneven-floor=SHARE,
+    sensor-noise=F, encoder-step=RADIANS. Repeat for several."""
     out: str | None = None
     """The run directory. Default: runs/RECIPE-DATE-TIME."""
     real_env: str | None = None
@@ -147,12 +148,14 @@ def config_from_json(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
         version = stored.pop("format")
     except FileNotFoundError:
         raise RunError(f"{path} does not exist: {path.parent} is not a run directory of simtrust") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise RunError(f"{path} is damaged ({error}); start the run again in a new directory") from error
     if version != CONFIG_FORMAT:
+        written = stored.get("versions")
+        writer = written.get("simtrust", "unknown") if isinstance(written, dict) else "unknown"
         raise RunError(
             f"{path} has format {version}, this version of simtrust reads {CONFIG_FORMAT}; "
-            f"use the version that wrote it: {stored.get('versions', {}).get('simtrust', 'unknown')}"
+            f"use the version that wrote it: {writer}"
         )
     try:
         algorithm = {k: _tuple(v) for k, v in stored.pop("algorithm").items()}

@@ -5,7 +5,6 @@ run that was stopped while fitting it fits it again, to the same bits on CPU.
 """
 
 import json
-from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from simtrust.gap.simulator_gap import (
     fit_simulator_gap,
 )
 from simtrust.simulators import make_simulator, parse_shifts
+from simtrust.simulators.closing import closed_at_end
 from simtrust.stages import show_stages
 from simtrust.training.checkpoint import (
     StoredFile,
@@ -71,7 +71,7 @@ def _fit(problem: Problem, *, quiet: bool) -> FittedSimulatorGap:
     with show_stages(quiet=quiet) as stage:
         stage("probing the simulator", "")
         shifts = parse_shifts(config.shifts)
-        with closing(
+        with closed_at_end(
             make_simulator(
                 str(config.sim), num_envs=PROBE_INSTANCES, shifts=shifts, workers=config.sim_workers
             )

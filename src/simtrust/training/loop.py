@@ -9,11 +9,10 @@ of the simulator's inside needs saving.
 """
 
 import os
-import shlex
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -36,7 +35,7 @@ from simtrust.training.gap_model import gap_model_of_run, measure
 from simtrust.training.judging import RESTART, Judge, check_evaluators, episode_seeds
 from simtrust.training.metrics import MetricsFile, make_progress
 from simtrust.training.result import RunResult, read_result, seed_results, write_result
-from simtrust.training.run_directory import confirm_code, confirm_evaluators, lock
+from simtrust.training.run_directory import confirm_code, confirm_evaluators, lock, resume_command
 from simtrust.training.setup import Problem, observed_range, prepare, versions
 from simtrust.training.trackers import make_trackers
 
@@ -72,19 +71,19 @@ def train(
     with lock(directory):
         if (directory / "config.json").exists():
             raise RunError(f"{directory} already holds a run; go on with: simtrust resume {directory}")
-        problem = prepare(config)
-        extra = {
-            "command": command,
-            "versions": versions(),
-            "dataset_sha256": problem.dataset.sha256 if problem.dataset else None,
-            "scaling": problem.scaling.to_json(),
-            **observed_range(problem.dataset),
-            "evaluation_environment": problem.evaluation_name,
-        }
-        if evaluators:
-            extra["evaluators"] = sorted(evaluators)
-        write_atomically(directory / "config.json", config_to_json(config, **extra).encode())
-        return _Training(problem, directory, extra, listeners, evaluators).run(quiet=quiet)
+        with closing(prepare(config)) as problem:
+            extra = {
+                "command": command,
+                "versions": versions(),
+                "dataset_sha256": problem.dataset.sha256 if problem.dataset else None,
+                "scaling": problem.scaling.to_json(),
+                **observed_range(problem.dataset),
+                "evaluation_environment": problem.evaluation_name,
+            }
+            if evaluators:
+                extra["evaluators"] = sorted(evaluators)
+            write_atomically(directory / "config.json", config_to_json(config, **extra).encode())
+            return _Training(problem, directory, extra, listeners, evaluators).run(quiet=quiet)
 
 
 def resume(
@@ -113,8 +112,7 @@ def resume(
     confirm_evaluators(directory, extra.get("evaluators", []), evaluators)
     confirm_code(directory, {"sim": (config.sim, sim), "real-env": (config.real_env, real_env)})
     keep_compiled()
-    with lock(directory):
-        problem = prepare(config)
+    with lock(directory), closing(prepare(config)) as problem:
         found = problem.dataset.sha256 if problem.dataset else None
         if found != extra.get("dataset_sha256"):
             raise RunError(
@@ -242,13 +240,7 @@ class _Training:
             raise
 
     def _resume_command(self) -> str:
-        names = {"sim": self.config.sim, "real_env": self.config.real_env}
-        own = {option: name for option, name in names.items() if name and ":" in name}
-        if "evaluators" in self.extra:
-            given = "".join(f", {option}={name!r}" for option, name in own.items())
-            return f"simtrust.resume({str(self.directory)!r}{given}, evaluators=...)"
-        options = [word for option, name in own.items() for word in (f"--{option.replace('_', '-')}", name)]
-        return shlex.join(["simtrust", "resume", str(self.directory), *options])
+        return resume_command(self.directory, self.config, self.extra)
 
     def _round(self) -> None:
         config, count = self.config, min(self.config.rollout_steps, self.config.steps - self.step)

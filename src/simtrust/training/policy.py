@@ -12,6 +12,7 @@ from simtrust.algorithms.recipes import get_recipe
 from simtrust.errors import ConfigError, RunError
 from simtrust.evaluation.returns import EpisodeReturns, run_episodes
 from simtrust.simulators import make_simulator, parse_shifts
+from simtrust.simulators.closing import close_all, closed_at_end
 from simtrust.simulators.guard import GuardedSimulator
 from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.config import config_from_json
@@ -68,10 +69,11 @@ def evaluate(
     """
     policy = Policy(directory)
     confirm_code(Path(directory), {"env": (policy.environment if env is None else None, None)})
-    environment = evaluation_instances(policy, env or policy.environment, episodes=episodes, shifts=shifts)
     starts = start_seeds(policy, episodes=episodes, seed=seed)
-    returns = run_episodes(environment, policy, runs=len(policy.seeds), seeds=starts)
-    return list(policy.seeds), environment.name, returns
+    made = evaluation_instances(policy, env or policy.environment, episodes=episodes, shifts=shifts)
+    with closed_at_end(made) as environment:
+        returns = run_episodes(environment, policy, runs=len(policy.seeds), seeds=starts)
+    return list(policy.seeds), made.name, returns
 
 
 def evaluation_instances(
@@ -85,6 +87,15 @@ def evaluation_instances(
     if episodes < 1:
         raise ConfigError(f"--episodes is {episodes}; it must be at least 1")
     environment = make_simulator(name, num_envs=len(policy.seeds) * episodes, shifts=parse_shifts(shifts))
+    try:
+        _check_spaces(policy, name, environment)
+    except BaseException:
+        close_all(environment)
+        raise
+    return environment
+
+
+def _check_spaces(policy: Policy, name: str, environment: GuardedSimulator) -> None:
     sizes = (environment.single_observation_space.shape, environment.single_action_space.shape)
     trained = ((len(policy.scaling.observation_mean),), (len(policy.scaling.action_low),))
     if sizes != trained:
@@ -98,7 +109,6 @@ def evaluation_instances(
             f"{name} bounds actions by {bounds.low} and {bounds.high}, but the policy was trained with "
             f"{policy.scaling.action_low} and {policy.scaling.action_high}"
         )
-    return environment
 
 
 def start_seeds(policy: Policy, *, episodes: int, seed: int) -> list[int]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from simtrust.errors import RunError
 from simtrust.evaluation.returns import EpisodeReturns
 from simtrust.training.checkpoint import write_atomically
 from simtrust.training.metrics import plain
@@ -22,9 +23,32 @@ def result_path(directory: Path) -> Path:
 
 
 def read_result(directory: Path) -> RunResult | None:
-    """The result of a finished run; None if it has not finished."""
-    path = result_path(directory)
-    return RunResult(directory, json.loads(path.read_text())) if path.exists() else None
+    """The result of a finished run; None if it has not finished.
+
+    Raises:
+        RunError: the file cannot be read, or does not hold steps, and runs that each have a seed.
+    """
+    try:
+        stored = json.loads(result_path(directory).read_bytes())
+        runs = stored["runs"]
+        if not isinstance(runs, list) or not runs:
+            raise ValueError("runs is no list, or an empty one")
+        for number in (stored["steps"], *(run["seed"] for run in runs)):
+            if not isinstance(number, int) or isinstance(number, bool) or abs(number) >= 2**53:
+                raise ValueError("steps or seeds are no whole numbers")
+        return RunResult(directory, stored)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+        raise damaged_result(directory, error) from error
+
+
+def damaged_result(directory: Path, error: Exception) -> RunError:
+    """What to raise where ``result.json`` lacks something that is needed of it."""
+    return RunError(
+        f"{result_path(directory)} is damaged ({type(error).__name__}: {error}); delete it, "
+        f"and simtrust resume {directory} writes it again from the last checkpoint"
+    )
 
 
 def write_result(result: RunResult) -> None:

@@ -1,6 +1,7 @@
 """Who may use a run directory: one process at a time, and only with code that the user names."""
 
-from collections.abc import Collection, Iterator
+import shlex
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import filelock
 
 from simtrust.errors import RunError
+from simtrust.training.config import TrainConfig
 
 
 @contextmanager
@@ -41,3 +43,17 @@ def confirm_evaluators(directory: Path, stored: Any, given: Collection[str]) -> 
             f"{directory} was begun with the evaluators {stored}, not {sorted(given)}; give the same to "
             "simtrust.resume(..., evaluators=...), or its metrics would not go on as they began"
         )
+
+
+def resume_command(directory: Path, config: TrainConfig, extra: Mapping[str, Any]) -> str:
+    """What goes on with a run; in Python where it has evaluators, which no command line can pass.
+
+    ``extra`` is what ``config.json`` holds beside the configuration.
+    """
+    names = {"sim": config.sim, "real_env": config.real_env}
+    own = {option: name for option, name in names.items() if name and ":" in name}
+    if "evaluators" in extra:
+        given = "".join(f", {option}={name!r}" for option, name in own.items())
+        return f"simtrust.resume({str(directory)!r}{given}, evaluators=...)"
+    options = [word for option, name in own.items() for word in (f"--{option.replace('_', '-')}", name)]
+    return shlex.join(["simtrust", "resume", str(directory), *options])

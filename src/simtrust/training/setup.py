@@ -2,8 +2,10 @@
 
 import importlib.metadata
 import platform
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import gymnasium
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from simtrust.errors import ConfigError
 from simtrust.gap.ratio import next_state_noise_factor
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.simulators.built_in import find_built_in, real_machine
+from simtrust.simulators.closing import close_all
 from simtrust.training.config import TrainConfig
 from simtrust.training.fleet import Log
 from simtrust.training.scaling import Scaling, make_scaling
@@ -50,6 +53,10 @@ class Problem:
     evaluation_name: str
     capacity: int
 
+    def close(self) -> None:
+        """Close the environments; an error of theirs is a warning."""
+        close_all(*(each for each in (self.simulator, self.evaluation) if each is not None))
+
 
 def load_log(config: TrainConfig) -> Dataset | None:
     """The log that a configuration names; None if it names none. Raises DataError as `load_dataset`."""
@@ -59,10 +66,17 @@ def load_log(config: TrainConfig) -> Dataset | None:
 
 
 def prepare(config: TrainConfig) -> Problem:
-    """Load, check and connect everything that ``config`` names.
+    """Load, check and connect everything that ``config`` names; close the problem once it is done with.
 
     Raises a `SimtrustError` that says what to change, before any training.
     """
+    with ExitStack() as opened:
+        problem = _prepare(config, opened)
+        opened.pop_all()
+    return problem
+
+
+def _prepare(config: TrainConfig, opened: ExitStack) -> Problem:
     recipe = get_recipe(config.recipe)
     if recipe.needs_log and config.real is None:
         raise ConfigError(f"recipe {config.recipe} learns from a log: give --real FILE")
@@ -74,6 +88,7 @@ def prepare(config: TrainConfig) -> Problem:
     episodes = config.seeds * config.evaluation_episodes
     evaluation_workers = 0 if find_built_in(evaluation_name) else config.sim_workers
     evaluation = make_simulator(evaluation_name, num_envs=episodes, workers=evaluation_workers)
+    opened.callback(close_all, evaluation)
     simulator = None
     if needs_simulator:
         simulator = make_simulator(
@@ -82,6 +97,7 @@ def prepare(config: TrainConfig) -> Problem:
             shifts=parse_shifts(config.shifts),
             workers=config.sim_workers,
         )
+        opened.callback(close_all, simulator)
         _check_same_spaces(simulator, evaluation, str(config.sim), evaluation_name)
     observation, action = _spaces(evaluation)
     if dataset is not None:
@@ -105,12 +121,19 @@ def prepare(config: TrainConfig) -> Problem:
     )
 
 
-def observed_range(dataset: Dataset | None) -> dict[str, list[float] | None]:
-    """The least and the largest value of each observation in the log, [O], for the run's record."""
+def observed_range(dataset: Dataset | None) -> dict[str, Any]:
+    """The least and the largest value of each observation in the log, [O], for the run's record.
+
+    And what the log calls its dimensions, with units, where it names them.
+    """
     if dataset is None:
-        return {"observation_min": None, "observation_max": None}
+        return {"observation_min": None, "observation_max": None, "dimensions": None}
     observation = dataset.transitions.observation
-    return {"observation_min": observation.min(0).tolist(), "observation_max": observation.max(0).tolist()}
+    return {
+        "observation_min": observation.min(0).tolist(),
+        "observation_max": observation.max(0).tolist(),
+        "dimensions": dataset.names._asdict(),
+    }
 
 
 def evaluation_environment(config: TrainConfig) -> str:
