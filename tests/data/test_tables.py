@@ -20,7 +20,7 @@ from simtrust.data import csv_table, load_dataset, parquet_table, save_dataset
 from simtrust.data.convert import convert
 from simtrust.data.dataset import Dataset
 from simtrust.errors import ConfigError, DataError, DataWarning
-from simtrust.gap.measure import dimension_names
+from simtrust.gap.dimensions import dimension_names
 
 MAP = (
     "observation=theta,theta_dot",

@@ -90,12 +90,10 @@ def _logged(stored: Any, kind: str, size: int) -> Dimensions | None:
     """None where the log named nothing, or the record is of another shape."""
     if not isinstance(stored, Mapping):
         return None
-    names = stored.get(f"{kind}_names")
-    units = stored.get(f"{kind}_units") or [""] * size
+    names = stored.get(f"{kind}_names") or ()
+    units = stored.get(f"{kind}_units") or ("",) * size
     for given in (names, units):
-        if not isinstance(given, list | tuple) or len(given) != size:
-            return None
-        if not all(isinstance(text, str) for text in given):
+        if len(given) != size or not all(isinstance(text, str) for text in given):
             return None
     return Dimensions(tuple(names), tuple(units))
 

@@ -27,7 +27,7 @@ from simtrust.data.log_findings import (
 )
 from simtrust.data.timing_findings import TIMING_CHECKS
 from simtrust.errors import ConfigError
-from simtrust.gap.measure import dimension_names
+from simtrust.gap.dimensions import dimension_names
 from simtrust.gap.rollouts import PROBE_INSTANCES, probe_rollouts
 from simtrust.gap.support import Support, measure_support, outside_observation_space, ranges_apart
 from simtrust.reports.page_file import unwritable_page, writable_page
