@@ -93,7 +93,9 @@ def _logged(stored: Any, kind: str, size: int) -> Dimensions | None:
     names = stored.get(f"{kind}_names") or ()
     units = stored.get(f"{kind}_units") or ("",) * size
     for given in (names, units):
-        if len(given) != size or not all(isinstance(text, str) for text in given):
+        if not isinstance(given, list | tuple) or len(given) != size:
+            return None
+        if not all(isinstance(text, str) for text in given):
             return None
     return Dimensions(tuple(names), tuple(units))
 
