@@ -212,16 +212,28 @@ def test_a_wrong_other_command_is_found(line):
 def quick_start(tiny, train_options, tmp_path_factory) -> Path:
     """The folder in which every `simtrust` line of the quick start was run."""
     folder = tmp_path_factory.mktemp("quick_start")
+    run_lines(QUICK_START, folder, train_options)
+    return folder
+
+
+def run_lines(page: str, folder: Path, train_options: list[str]) -> None:
+    """Run every `simtrust` line of a page in a folder, in their order."""
     more = {"train": train_options, "evaluate": ["--episodes", "1"], "generate": ["--rows", "1200"]}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", sys.path[:])
         for block in of_language("sh"):
-            for words in block.commands if block.page == QUICK_START else ():
+            for words in block.commands if block.page == page else ():
                 if words[0] == "simtrust":
                     patch.setattr(sys, "argv", [*words, *more.get(words[1], [])])
                     cli.main()
-    return folder
+
+
+def test_readme_leaves_what_it_says(tiny, train_options, cheetah, tmp_path):
+    shutil.copy(cheetah, tmp_path)
+    run_lines("README.md", tmp_path, train_options)
+    for name in ("runs/gap/report.html", "runs/first/report.html", "robot/policy.onnx"):
+        assert (tmp_path / name).exists(), name
 
 
 def test_quick_start_leaves_what_it_says(quick_start):
