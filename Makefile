@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/python examples/wheel_legged.py
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff format --check .
