@@ -89,8 +89,8 @@ def damaged(path):
         ("gap_model.safetensors", lambda path: path.unlink(), "cannot be read"),
         ("gap_model.json", lambda path: path.write_text('{"format": 1'), "damaged .*delete it to have"),
         ("gap_model.json", lambda path: path.write_text("[]"), "damaged .*delete it to have"),
-        ("gap_model.json", lambda path: path.write_text('{"format": 1, "file": {}}'), "damaged .*delete it"),
-        ("gap_model.json", lambda path: path.write_text('{"format": 2, "new": {}}'), "has format 2, this"),
+        ("gap_model.json", lambda path: path.write_text('{"format": 2, "file": {}}'), "damaged .*delete it"),
+        ("gap_model.json", lambda path: path.write_text('{"format": 3, "new": {}}'), "has format 3, this"),
     ],
 )
 def test_what_cannot_be_used_is_named(fit, tmp_path, name, damage, message):
