@@ -25,6 +25,7 @@ from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import get_recipe
 from simtrust.data.replay import ReplayBuffer, insert
 from simtrust.errors import SimulatorError
+from simtrust.export.latency import processor
 from simtrust.simulators import make_simulator
 from simtrust.training.fleet import UPDATE, Fleet, Log, seed_keys
 from simtrust.training.loop import keep_compiled
@@ -57,7 +58,7 @@ def diagnose() -> Facts:
         "extras": ", ".join(f"{extra} {_version(name) or 'no'}" for extra, name in OPTIONAL.items()),
         "onnxruntime": _version("onnxruntime") or "no",
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": _cores(),
         "memory": _memory(),
         "devices": _told(_devices),
@@ -204,14 +205,6 @@ def _told(fact: Callable[[], str]) -> str:
         return fact()
     except Exception as error:
         return f"does not work: {type(error).__name__}: {error}"
-
-
-def _processor() -> str:
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 def _cores() -> str:

@@ -37,3 +37,8 @@ class ExportError(SimtrustError, RuntimeError):
 
 class DataWarning(UserWarning):
     """Something about a log was assumed that may not be so; the message says what, and the remedy."""
+
+
+def describe_error(error: Exception) -> str:
+    """An exception in one line: its type and message."""
+    return f"{type(error).__name__}: {error}"

@@ -31,7 +31,7 @@ def measure_latency(model: bytes, archive: bytes, observation: np.ndarray) -> di
         "batch": 1,
         "threads": 1,
         "calls": CALLS,
-        "processor": _processor(),
+        "processor": f"{processor()}, {os.cpu_count()} threads",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "onnxruntime": None if session is None else _times(lambda: session(batch)),
         "numpy": numpy_times,
@@ -50,11 +50,11 @@ def _times(call: Callable[[], object]) -> dict[str, float]:
     return {"p50": round(float(half), 1), "p99": round(float(most), 1)}
 
 
-def _processor() -> str:
+def processor() -> str:
     """Its model's name, which Linux tells only there."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{named[0] if named else platform.processor() or 'unknown'}, {os.cpu_count()} threads"
+    return named[0] if named else platform.processor() or platform.machine() or "unknown"

@@ -11,7 +11,7 @@ from gymnasium.spaces import Box
 from gymnasium.utils.env_checker import check_env
 
 from simtrust.data import Dataset, check_against_simulator
-from simtrust.errors import DataError, ShiftError, SimulatorError
+from simtrust.errors import DataError, ShiftError, SimulatorError, describe_error
 from simtrust.simulators.adapters import make_simulator
 from simtrust.simulators.built_in import find_built_in
 from simtrust.simulators.check_answers import action_bounds, episode_end, nan_action, observations, step_time
@@ -23,7 +23,7 @@ from simtrust.simulators.check_repeatability import (
     settable,
 )
 from simtrust.simulators.factories import instance_factory
-from simtrust.simulators.guard import CheckedInstance, GuardedSimulator, describe_error
+from simtrust.simulators.guard import CheckedInstance, GuardedSimulator
 from simtrust.simulators.probing import Check, box_of
 from simtrust.simulators.shifts import Shift
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
-from simtrust.simulators.guard import describe_error
+from simtrust.errors import describe_error
 
 Environment = TypeVar("Environment", bound=VectorEnv)
 

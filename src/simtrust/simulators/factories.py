@@ -12,9 +12,8 @@ from typing import Any
 import gymnasium
 from gymnasium.wrappers import TimeLimit
 
-from simtrust.errors import SimulatorError
+from simtrust.errors import SimulatorError, describe_error
 from simtrust.simulators.built_in import BUILT_IN
-from simtrust.simulators.guard import describe_error
 
 
 def instance_factory(name: str, max_episode_steps: int | None = None) -> Callable[[], gymnasium.Env]:

@@ -9,18 +9,13 @@ import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 
-from simtrust.errors import SimulatorError
+from simtrust.errors import SimulatorError, describe_error
 from simtrust.simulators.batched import BatchedTask
 from simtrust.simulators.task_specs import States
 
 
 class StateNotSettable(SimulatorError):
     """The simulator cannot be put into a logged state; estimate its gap by other means than replay."""
-
-
-def describe_error(error: Exception) -> str:
-    """An exception in one line: its type and message."""
-    return f"{type(error).__name__}: {error}"
 
 
 def _where(name: str, instance: int, num_envs: int, step: int, action: np.ndarray | None) -> str:

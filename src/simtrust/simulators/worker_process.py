@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from gymnasium.spaces import Box, Space
 
-from simtrust.errors import SimulatorError
+from simtrust.errors import SimulatorError, describe_error
 from simtrust.simulators.factories import instance_factory
-from simtrust.simulators.guard import CheckedInstance, describe_error
+from simtrust.simulators.guard import CheckedInstance
 
 
 class Call(NamedTuple):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from simtrust.errors import ConfigError, SimtrustError
+from simtrust.errors import ConfigError, SimtrustError, describe_error
 from simtrust.training.config import TrainConfig
 from simtrust.training.metrics import MetricRecord
 from simtrust.training.result import RunResult
@@ -112,10 +112,5 @@ class Callbacks(Callback):
             try:
                 getattr(callback, hook)(*event)
             except Exception as error:
-                failures.append((f"{type(callback).__name__}.{hook} raised {described(error)}", error))
+                failures.append((f"{type(callback).__name__}.{hook} raised {describe_error(error)}", error))
         return failures
-
-
-def described(error: Exception) -> str:
-    """An exception in one line, as a traceback would end."""
-    return f"{type(error).__name__}: {error}"

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from simtrust.algorithms.agent import Agent
-from simtrust.errors import ConfigError
+from simtrust.errors import ConfigError, describe_error
 from simtrust.evaluation.evaluators import Evaluator
 from simtrust.evaluation.returns import EpisodeReturns, run_episodes
-from simtrust.training.callbacks import CallbackError, described
+from simtrust.training.callbacks import CallbackError
 from simtrust.training.fleet import Fleet
 from simtrust.training.setup import Problem
 
@@ -110,7 +110,7 @@ def _called(name: str, evaluator: Evaluator, policy: LivePolicy) -> dict[str, fl
     try:
         returned = evaluator(policy)
     except Exception as error:
-        raise CallbackError(f"evaluator {name!r} raised {described(error)}") from error
+        raise CallbackError(f"evaluator {name!r} raised {describe_error(error)}") from error
     several = isinstance(returned, Mapping)
     named = {f"{name}/{key}": value for key, value in returned.items()} if several else {name: returned}
     try:

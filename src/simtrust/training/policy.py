@@ -17,7 +17,7 @@ from simtrust.simulators.guard import GuardedSimulator
 from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.config import config_from_json
 from simtrust.training.fleet import Fleet
-from simtrust.training.loop import confirm_code
+from simtrust.training.run_directory import confirm_code
 from simtrust.training.scaling import Scaling
 
 

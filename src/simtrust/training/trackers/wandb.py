@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from simtrust.errors import ConfigError
-from simtrust.training.callbacks import Callback, RunStart, described
+from simtrust.errors import ConfigError, describe_error
+from simtrust.training.callbacks import Callback, RunStart
 from simtrust.training.metrics import MetricRecord
 from simtrust.training.result import RunResult
 from simtrust.training.trackers.common import options, require, scalars, tracking_id
@@ -49,7 +49,7 @@ class WandbTracker(Callback):
                 )
             except wandb.Error as error:
                 raise ConfigError(
-                    f"W&B cannot begin ({described(error)}); log in with `wandb login`, or set "
+                    f"W&B cannot begin ({describe_error(error)}); log in with `wandb login`, or set "
                     "WANDB_MODE=offline, which needs neither account nor network"
                 ) from error
 
