@@ -53,15 +53,18 @@ def curve(directory: Path) -> dict[int, list[float]]:
     return points
 
 
+def begun(out: Path) -> dict[str, dict[int, list[float]]]:
+    """The curves of the rows that have been evaluated."""
+    directories = {label: out / label.replace(" ", "-") for label in ROWS}
+    found = {label: curve(path) for label, path in directories.items() if (path / "metrics.jsonl").exists()}
+    return {label: points for label, points in found.items() if points}
+
+
 def table(out: Path, marks: list[int]) -> str:
     """Markdown: real return at some steps, each seed's, then the mean of the last five evaluations."""
     lines = ["| recipe | " + " | ".join(f"{m // 1000}k" for m in marks) + " | last five |"]
     lines.append("|---" * (len(marks) + 2) + "|")
-    for label in ROWS:
-        directory = out / label.replace(" ", "-")
-        if not (directory / "metrics.jsonl").exists():
-            continue
-        points = curve(directory)
+    for label, points in begun(out).items():
         cells = [" / ".join(f"{v:,.0f}" for v in points[m]) if m in points else "" for m in marks]
         last = [np.mean(v) for v in zip(*(points[s] for s in sorted(points)[-5:]), strict=True)]
         cells.append(" / ".join(f"{v:,.0f}" for v in last))
@@ -73,11 +76,7 @@ def curves(out: Path) -> None:
     """Write every evaluation to learning.csv, and draw the mean over seeds and their range."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     lines = ["recipe,step,run,return_mean"]
-    for label in ROWS:
-        directory = out / label.replace(" ", "-")
-        if not (directory / "metrics.jsonl").exists():
-            continue
-        points = curve(directory)
+    for label, points in begun(out).items():
         lines += [f"{label},{step},{run},{v:.1f}" for step, vs in points.items() for run, v in enumerate(vs)]
         steps, values = list(points), np.array(list(points.values()))
         (line,) = axes.plot(steps, values.mean(1), label=label)
@@ -101,6 +100,9 @@ def main() -> None:
     if not arguments.only_print:
         for label in arguments.rows:
             train(label, arguments.out, arguments)
+    if not begun(arguments.out):
+        print("Nothing has been evaluated yet.")
+        return
     curves(arguments.out)
     print(table(arguments.out, [10_000, 20_000, 50_000, 100_000, 150_000, 200_000]))
 

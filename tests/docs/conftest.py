@@ -15,15 +15,16 @@ import simtrust
 from simtrust.errors import SimulatorError
 from simtrust.export import latency
 from simtrust.gap import measure
+from simtrust.paper import figure3, robot
 from simtrust.reports import run_report
 from simtrust.simulators import log_recording, make_simulator
 from simtrust.training import gap_model
 
 TINY = {
-    "steps": 100,
+    "steps": 80,
     "seeds": 1,
-    "rollout_steps": 50,
-    "checkpoint_every": 100,
+    "rollout_steps": 40,
+    "checkpoint_every": 80,
     "evaluate_every": 0,
     "evaluation_episodes": 1,
     "gap_probe_rows": 300,
@@ -34,6 +35,15 @@ TINY = {
     "classifier_batch_size": 16,
 }
 """What every training of a page is shrunk to, whatever else it asks for."""
+FIGURE = {
+    **{name: TINY[name] for name in ("seeds", "hidden_sizes", "batch_size", "evaluation_episodes")},
+    "classifier_hidden_sizes": (8,),
+    "classifier_batch_size": 16,
+    "rollout_steps": 20,
+    "shares": (0.5, 1.0),
+    "steps": 40,
+}
+"""What the paper's Fig. 3 is shrunk to."""
 ROBOT_ROWS = 1_200
 SMALL = {"members": 2, "elites": 2, "hidden_sizes": (8, 8), "epochs": 2, "epoch_updates": 20}
 
@@ -44,6 +54,7 @@ def tiny(tmp_path_factory) -> Iterator[None]:
     train, generate = simtrust.train, simtrust.generate_wheel_legged_log
     compiled = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_disable_most_optimizations": True,
     }
     before = {name: jax.config.values[name] for name in compiled}
@@ -65,6 +76,12 @@ def tiny(tmp_path_factory) -> Iterator[None]:
             "generate_wheel_legged_log",
             lambda *given, **more: generate(*given, **{**more, "rows": ROBOT_ROWS}),
         )
+        patch.setattr(robot, "generate_wheel_legged_log", simtrust.generate_wheel_legged_log)
+        patch.setattr(robot, "NETWORKS", {**robot.NETWORKS, "hidden_sizes": (8,), "batch_size": 16})
+        for name, study in robot.STUDIES.items():
+            patch.setitem(robot.STUDIES, name, replace(study, steps=50))
+        study = figure3.figure3
+        patch.setattr(figure3, "figure3", lambda *given, **more: study(*given, **{**more, **FIGURE}))
         configure(compiled)
         yield
         configure(before)
@@ -86,6 +103,12 @@ def no_film(run: Any) -> None:
 def cheetah(tmp_path_factory) -> Path:
     """A log of random actions on HalfCheetah, as ``log.hdf5``."""
     return record(tmp_path_factory.mktemp("cheetah") / "log.hdf5", "HalfCheetah-v5")
+
+
+@pytest.fixture(scope="session")
+def walker(tmp_path_factory) -> Path:
+    """The same on Walker2d, for as long as none falls."""
+    return record(tmp_path_factory.mktemp("walker") / "log.hdf5", "Walker2d-v5", robots=20, steps=6)
 
 
 def record(path: Path, name: str, *, robots: int = 10, steps: int = 40) -> Path:

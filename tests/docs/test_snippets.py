@@ -1,17 +1,15 @@
-"""Every snippet of README and docs works: Python runs, command lines are understood, messages are the code's.
-
-A block that cannot be run has a comment right before it, ``<!-- not run: reason -->``, and is counted here.
-"""
+"""Every snippet of README and docs works: Python and command lines run, messages are the code's."""
 
 import ast
-import functools
-import inspect
 import re
+import runpy
 import shlex
 import shutil
 import sys
-import tomllib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,14 +17,12 @@ import pytest
 
 import simtrust
 from simtrust import cli
-from simtrust.data.column_map import parse_columns
+from simtrust.gap.classifier_probe import IMPROVED, PUBLISHED
+from simtrust.gap.simulator_gap import SIMULATOR_GAP_OPTIONS, fit_simulator_gap
 from simtrust.reports.run_warnings import CHECKS
-from simtrust.simulators import parse_shifts
-from simtrust.simulators.built_in import find_built_in
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 
 
 class Block(NamedTuple):
@@ -35,8 +31,6 @@ class Block(NamedTuple):
     """Of its first line of code, from 1."""
     language: str
     code: str
-    not_run: str | None
-    """Why, as the page says in a comment right before it."""
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -58,10 +52,9 @@ def blocks_of(path: Path) -> list[Block]:
             start, language = number, line[3:].strip()
         elif start is not None and line == "```":
             if not language.startswith("{"):
-                reason = NOT_RUN.fullmatch(lines[start - 1])
                 code = "\n".join(lines[start + 1 : number]) + "\n"
                 page = str(path.relative_to(ROOT))
-                found.append(Block(page, start + 2, language, code, reason[1] if reason else None))
+                found.append(Block(page, start + 2, language, code))
             start = None
     assert start is None, f"{path}: the block of line {start} is not closed"
     return found
@@ -71,178 +64,180 @@ BLOCKS = tuple(block for page in PAGES for block in blocks_of(page))
 
 
 def of_language(language: str) -> list[Block]:
-    return [block for block in BLOCKS if block.language == language and block.not_run is None]
+    return [block for block in BLOCKS if block.language == language]
 
 
 QUICK_START = "docs/quick_start.md"
-NOT_RUN_BLOCKS = {"docs/deployment.md": ["C++"]}
 DRAWINGS = "docs/design.md"
-LANGUAGES = {"python", "sh", "text", "cpp"}
+LANGUAGES = {"python", "sh", "text"}
 MESSAGES = "docs/troubleshooting.md"
-PLACEHOLDERS = ("my_module:make_env",)
-"""Simulators that stand for the reader's own."""
 
 
 def test_no_block_is_left_out():
+    """Python and shell blocks are run, quotations compared; only drawings are neither."""
     assert {block.language for block in BLOCKS if block.page != DRAWINGS} <= LANGUAGES
     assert {block.language for block in BLOCKS if block.page == DRAWINGS} <= {""}
-    left_out: dict[str, list[str]] = {}
-    for block in BLOCKS:
-        if block.not_run is not None:
-            left_out.setdefault(block.page, []).append(block.not_run)
-    assert left_out == NOT_RUN_BLOCKS
-    assert not of_language("cpp")
-    told = sum(len(NOT_RUN.findall(page.read_text())) for page in PAGES)
-    assert told == sum(map(len, NOT_RUN_BLOCKS.values())), "a comment does not stand right before its block"
-
-
-# Command lines ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def understood(monkeypatch, capsys) -> Callable[[list[str]], dict[str, Any]]:
-    """``understood(words)``: what the command line makes of them, without doing it."""
-    seen: list[dict[str, Any]] = []
-
-    def recorder(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def record(*given: Any, **named: Any) -> None:
-            bound = inspect.signature(command).bind(*given, **named)
-            bound.apply_defaults()
-            seen.append(dict(bound.arguments))
-
-        return record
-
-    monkeypatch.setattr(cli, "COMMANDS", {name: recorder(command) for name, command in cli.COMMANDS.items()})
-    monkeypatch.setattr(sys, "path", sys.path[:])
-
-    def understood(words: list[str]) -> dict[str, Any]:
-        monkeypatch.setattr(sys, "argv", words)
-        try:
-            cli.main()
-        except SystemExit as end:
-            told = capsys.readouterr()
-            raise AssertionError(f"{shlex.join(words)}: {told.out}{told.err}") from end
-        return seen.pop()
-
-    return understood
-
-
-@pytest.mark.parametrize("block", of_language("sh"), ids=str)
-def test_command_lines_are_understood(block, understood):
-    folder = ROOT
-    for words in block.commands:
-        if words[0] == "cd":
-            folder = folder / words[1]
-            assert folder.is_dir(), words
-        elif words[0] == "simtrust":
-            check_values(understood(words), folder)
-        else:
-            check_other(words)
-
-
-def check_values(arguments: dict[str, Any], folder: Path) -> None:
-    """What the parser leaves to the command: shifts, column maps, simulators, files of the examples."""
-    if "config" in arguments:
-        arguments = vars(arguments["config"]) | {"shift": arguments["config"].shifts}
-    parse_shifts(arguments.get("shift") or ())
-    columns = arguments.get("map") or arguments.get("columns")
-    if columns:
-        parse_columns(columns)
-    for option in ("sim", "real_env", "env"):
-        name = arguments.get(option)
-        if name is not None and name not in PLACEHOLDERS:
-            check_simulator(name, folder)
-    log = arguments.get("real") or arguments.get("file")
-    assert folder == ROOT or log is None or (folder / log).exists(), log
-
-
-def check_simulator(name: str, folder: Path) -> None:
-    module, colon, factory = name.partition(":")
-    if not colon:
-        assert find_built_in(name) is not None, name
-    else:
-        assert re.search(rf"^def {factory}\(", (folder / f"{module}.py").read_text(), re.MULTILINE), name
-
-
-def check_other(words: list[str]) -> None:
-    """Targets of make, extras of pip, scripts and their options are there; nothing else is allowed."""
-    program, *rest = words
-    if program == "make":
-        assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
-    elif program == "python":
-        source = (ROOT / rest[0]).read_text()
-        assert not [word for word in rest if word.startswith("--") and f'"{word}"' not in source], words
-    elif program == "pip":
-        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        asked = [name for word in rest for name in re.findall(r"simtrust\[(.+)\]", word)]
-        assert asked and set(",".join(asked).split(",")) <= set(extras), words
-    else:
-        assert words == ["source", ".venv/bin/activate"], words
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "train trust --reel log.hdf5 --sim HalfCheetah-v5",
-        "train best --real log.hdf5",
-        "train trust --real log.hdf5 --sim HalfCheetah-v6",
-        "gap --real log.hdf5 --sim HalfCheetah-v5 --shift gravty=2",
-        "check-data log.csv --map obs=theta",
-        "judge runs/first",
-    ],
-)
-def test_a_wrong_command_line_is_found(line, understood):
-    with pytest.raises((AssertionError, ValueError)):
-        check_values(understood(["simtrust", *shlex.split(line)]), ROOT)
-
-
-@pytest.mark.parametrize(
-    "line", ["make tests", "python benchmarks/learning.py --reel x", "pip install simtrust[x]"]
-)
-def test_a_wrong_other_command_is_found(line):
-    with pytest.raises(AssertionError):
-        check_other(shlex.split(line))
 
 
 # Running ------------------------------------------------------------------------------------------------
 
+LESS = {
+    "train": [],
+    "evaluate": ["--episodes", "1"],
+    "generate": ["--rows", "1200"],
+    "figure2": [
+        "--recipe",
+        "sac",
+        "--task",
+        "standing-still",
+        "--steps",
+        "50",
+        "--seeds",
+        "1",
+        "--episodes",
+        "1",
+    ],
+    "benchmarks/learning.py": ["--rows", "sac", "--steps", "50", "--seeds", "1"],
+    "benchmarks/robot_throughput.py": ["--runs", "1", "--recipes", "sac", "--rounds", "1"],
+    "benchmarks/update_rate.py": ["--runs", "1", "--rounds", "1", "--steps", "0"],
+    "benchmarks/gap_truth.py": ["--rows", "400", "--sizes"],
+}
+"""What a command or script is given besides, so that it takes seconds; the last of two values counts."""
+
+SMALL = {"members": 2, "elites": 2, "hidden_sizes": (8, 8), "epochs": 2, "epoch_updates": 20}
+SMALLER: dict[str, dict[str, Any]] = {
+    "benchmarks/robot_throughput.py": {
+        "ROWS": 1_000,
+        "UPDATES": 20,
+        "PRODUCTS": 20,
+        "steps": lambda *_: (1, 1, 1),
+    },
+    "benchmarks/update_rate.py": {"ROWS": 1_000, "SIMULATED_ROWS": 1_000, "UPDATES": 20, "PRODUCTS": 20},
+    "benchmarks/gap_truth.py": {
+        "SHIFTS": ("gravity=2",),
+        "PROBE_ROWS": 600,
+        "JUDGED": 200,
+        "PUBLISHED": replace(PUBLISHED, updates=250, batch_size=64),
+        "IMPROVED": replace(IMPROVED, hidden_sizes=(8,), updates=250, batch_size=64),
+        "fit_simulator_gap": partial(fit_simulator_gap, options=replace(SIMULATOR_GAP_OPTIONS, **SMALL)),
+    },
+    "examples/wheel_legged.py": {
+        "EPISODES": 1,
+        "ProcessPoolExecutor": lambda *_, **__: ThreadPoolExecutor(1),
+    },
+}
+"""What of a script is smaller in a test."""
+
+INSTALLING = ("make install", "make test", "source .venv/bin/activate")
+"""What has been done where these tests run."""
+
 
 @pytest.fixture(scope="module")
-def quick_start(tiny, train_options, tmp_path_factory) -> Path:
-    """The folder in which every `simtrust` line of the quick start was run."""
+def execute(tiny, train_options) -> Callable[[list[str]], None]:
+    """``execute(words)``: run a command line in the working directory, and let nothing of it last."""
+
+    def execute(words: list[str]) -> None:
+        modules = set(sys.modules)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "path", sys.path[:])
+            if words[0] == "simtrust":
+                command = words[2] if words[1] == "paper" else words[1]
+                more = train_options if command == "train" else LESS.get(command, [])
+                patch.setattr(sys, "argv", [*words, *more])
+                cli.main()
+            elif words[0] == "python":
+                run_script(patch, *words[1:])
+            elif shlex.join(words) == "make demo":
+                run_script(patch, "examples/wheel_legged.py")
+            else:
+                assert shlex.join(words) in INSTALLING
+        # The examples' modules, found in the working directory, are another page's no more.
+        for name in set(sys.modules) - modules:
+            if (
+                not hasattr(sys.modules[name], "__path__")
+                and Path.cwd() in Path(getattr(sys.modules[name], "__file__", None) or "/").parents
+            ):
+                del sys.modules[name]
+
+    return execute
+
+
+def run_script(patch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
+    patch.setattr(sys, "argv", [name, *arguments, *LESS.get(name, [])])
+    patch.syspath_prepend(str((ROOT / name).parent))
+    script = runpy.run_path(str(ROOT / name))
+    for constant, smaller in SMALLER.get(name, {}).items():
+        assert constant in script["main"].__globals__, f"{name} has no {constant}"
+        script["main"].__globals__[constant] = smaller
+    script["main"]()
+
+
+def run_lines(page: str, folder: Path, execute: Callable[[list[str]], None]) -> None:
+    """Run every line of a page's shell blocks, each block in the folder, in their order."""
+    for block in of_language("sh"):
+        if block.page == page:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                for words in block.commands:
+                    if words[0] == "cd":
+                        patch.chdir(words[1])
+                    else:
+                        execute(words)
+
+
+@pytest.fixture(scope="module")
+def quick_start(execute, tmp_path_factory) -> Path:
+    """The folder in which every line of the quick start was run."""
     folder = tmp_path_factory.mktemp("quick_start")
-    run_lines(QUICK_START, folder, train_options)
+    run_lines(QUICK_START, folder, execute)
     return folder
 
 
-def run_lines(page: str, folder: Path, train_options: list[str]) -> None:
-    """Run every `simtrust` line of a page in a folder, in their order."""
-    more = {"train": train_options, "evaluate": ["--episodes", "1"], "generate": ["--rows", "1200"]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "path", sys.path[:])
-        for block in of_language("sh"):
-            for words in block.commands if block.page == page else ():
-                if words[0] == "simtrust":
-                    patch.setattr(sys, "argv", [*words, *more.get(words[1], [])])
-                    cli.main()
-
-
-def test_readme_leaves_what_it_says(tiny, train_options, cheetah, tmp_path):
-    shutil.copy(cheetah, tmp_path)
-    run_lines("README.md", tmp_path, train_options)
-    for name in ("runs/gap/report.html", "runs/first/report.html", "robot/policy.onnx"):
-        assert (tmp_path / name).exists(), name
-
-
-def test_quick_start_leaves_what_it_says(quick_start):
-    for name in ("log-rewards.png", "runs/gap/report.html", "runs/first/report.html", "robot/README.md"):
-        assert (quick_start / name).exists(), name
+@pytest.fixture(scope="module")
+def first_run(tiny, cheetah, tmp_path_factory) -> Path:
+    """A finished run on the log of HalfCheetah."""
+    directory = tmp_path_factory.mktemp("first") / "first"
+    simtrust.train("h2o", real=str(cheetah), sim="HalfCheetah-v5", out=directory, quiet=True)
+    return directory
 
 
 def with_cheetah(folder: Path, request: pytest.FixtureRequest) -> None:
     shutil.copy(request.getfixturevalue("cheetah"), folder)
+
+
+def with_first_run(folder: Path, request: pytest.FixtureRequest) -> None:
+    with_cheetah(folder, request)
+    shutil.copytree(request.getfixturevalue("first_run"), folder / "runs" / "first")
+
+
+def with_own_run(folder: Path, request: pytest.FixtureRequest) -> None:
+    """Besides, a run on a simulator of one's own, which tells no rate."""
+    with_first_run(folder, request)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "examples/my_robot"))
+        simtrust.train("sac", sim="pendulum:make", out=folder / "runs" / "mine", quiet=True)
+    sys.modules.pop("pendulum")
+
+
+def with_example(folder: Path, request: pytest.FixtureRequest) -> None:
+    with_cheetah(folder, request)
+    copied = shutil.ignore_patterns("__pycache__", "runs", "run", "gap", "policy", "robot")
+    shutil.copytree(ROOT / "examples/my_robot", folder / "examples/my_robot", ignore=copied)
+
+
+def with_robot_log(folder: Path, request: pytest.FixtureRequest) -> None:
+    with_cheetah(folder, request)
+    shutil.copy(request.getfixturevalue("quick_start") / "log.hdf5", folder / "robot.hdf5")
+
+
+def with_evidence(folder: Path, request: pytest.FixtureRequest) -> None:
+    """The logs that the results are of, much shorter."""
+    shutil.copy(request.getfixturevalue("cheetah"), folder / "halfcheetah_medium_replay-v5.hdf5")
+    shutil.copy(request.getfixturevalue("walker"), folder / "walker2d_medium-v5.hdf5")
+    robot = request.getfixturevalue("quick_start") / "log.hdf5"
+    (folder / "runs/figure2").mkdir(parents=True)
+    for name in ("standing-still.hdf5", "runs/figure2/standing-still.hdf5"):
+        shutil.copy(robot, folder / name)
 
 
 def with_exports(folder: Path, request: pytest.FixtureRequest) -> None:
@@ -252,7 +247,49 @@ def with_exports(folder: Path, request: pytest.FixtureRequest) -> None:
         shutil.copy(file, folder)
 
 
-PREPARED = {
+BEFORE_LINES = {
+    "README.md": (
+        with_cheetah,
+        ["runs/gap/report.html", "runs/first/report.html", "robot/policy.onnx", "runs/demo"],
+    ),
+    "docs/choosing.md": (with_robot_log, ["runs/trust/report.html", "runs/cql/result.json"]),
+    "docs/deployment.md": (with_own_run, ["robot/policy.onnx", "mine/policy.onnx"]),
+    "docs/gap_report.md": (with_first_run, ["runs/gap/report.html"]),
+    "docs/own_robot.md": (with_example, ["log.html", "examples/my_robot/robot/policy.onnx"]),
+    "docs/results.md": (
+        with_evidence,
+        ["runs/learning/sac/result.json", "runs/figure2", "runs/figure3/figure3.md"],
+    ),
+    "docs/troubleshooting.md": (with_first_run, ["runs/first/report.html"]),
+    "docs/wheel_legged.md": (with_robot_log, ["runs/dead-zone/result.json"]),
+}
+"""What lies in the folder before a page's lines are run, and some of what does afterwards."""
+SHELL_PAGES = sorted({block.page for block in of_language("sh")} - {QUICK_START})
+
+
+@pytest.mark.parametrize("page", SHELL_PAGES)
+def test_command_lines_run(page, execute, request, tmp_path, monkeypatch):
+    prepare, left = BEFORE_LINES[page]
+    prepare(tmp_path, request)
+    run_lines(page, tmp_path, execute)
+    assert not [name for name in left if not (tmp_path / name).exists()]
+
+
+def test_quick_start_leaves_what_it_says(quick_start):
+    for name in ("log-rewards.png", "runs/gap/report.html", "runs/first/report.html", "robot/README.md"):
+        assert (quick_start / name).exists(), name
+
+
+@pytest.mark.parametrize(
+    "line", ["simtrust train best --real log.hdf5", "python benchmarks/none.py", "make tests"]
+)
+def test_a_wrong_line_is_found(line, execute, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((AssertionError, OSError, SystemExit)):
+        execute(shlex.split(line))
+
+
+BEFORE_PYTHON = {
     "README.md": with_cheetah,
     "docs/gap_report.md": with_cheetah,
     "docs/deployment.md": with_exports,
@@ -263,8 +300,8 @@ PYTHON_PAGES = sorted({block.page for block in of_language("python")})
 @pytest.mark.parametrize("page", PYTHON_PAGES)
 def test_python_runs(page, tiny, request, tmp_path, monkeypatch):
     """The blocks of a page run in their order, in one namespace, in a folder of their own."""
-    if page in PREPARED:
-        PREPARED[page](tmp_path, request)
+    if page in BEFORE_PYTHON:
+        BEFORE_PYTHON[page](tmp_path, request)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     namespace: dict[str, Any] = {"__name__": "__page__"}
