@@ -26,7 +26,9 @@ from simtrust.algorithms.recipes import get_recipe
 from simtrust.data.replay import ReplayBuffer, insert
 from simtrust.errors import SimulatorError
 from simtrust.export.latency import processor
+from simtrust.limits import cpu_limit, memory_limit, usable_processors
 from simtrust.simulators import make_simulator
+from simtrust.simulators.closing import closed_at_end
 from simtrust.training.fleet import UPDATE, Fleet, Log, seed_keys
 from simtrust.training.loop import keep_compiled
 
@@ -41,7 +43,6 @@ OPTIONAL = {
 VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS", "MUJOCO_GL", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 OBSERVATION, ACTION = 17, 6
 """HalfCheetah's sizes, of the update that is timed."""
-CGROUPS = Path("/sys/fs/cgroup")
 OPENGL_SECONDS = 30
 GIB = 2**30
 TRY_OPENGL = "from simtrust.doctor import try_opengl; print(try_opengl())"
@@ -93,29 +94,6 @@ def anonymous(text: str) -> str:
         if len(home) > 1:
             text = re.sub(rf"{re.escape(home)}(?=/|\\|\s|$|['\":;,)])", "~", text)
     return re.sub(r"(/home/|/Users/|[A-Za-z]:\\Users\\)[^/\\\s'\":;,]+", "~", text)
-
-
-def cpu_limit(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """Cores that the control group allows at once, the least of it and its parents; None if unlimited."""
-    limits = []
-    for text in _in_cgroups("cpu.max", root, own):
-        quota, period = text.split()
-        if quota != "max":
-            limits.append(int(quota) / int(period))
-    try:
-        quota = int((root / "cpu" / "cpu.cfs_quota_us").read_text())
-        period = int((root / "cpu" / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        pass
-    else:
-        limits += [quota / period] if quota > 0 else []
-    return min(limits, default=None)
-
-
-def memory_limit(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Bytes that the control group allows, the least of it and its parents; None if unlimited."""
-    limits = [int(text) for text in _in_cgroups("memory.max", root, own) if text != "max"]
-    return min(limits, default=None)
 
 
 def try_opengl() -> str:
@@ -177,13 +155,13 @@ def update_speed(updates: int = 40, rounds: int = 3, options: AlgorithmOptions |
 
 def simulator_rate(steps: int = 300, instances: int = 16) -> float:
     """Steps per second of HalfCheetah, all instances together, under random actions."""
-    simulator = make_simulator("HalfCheetah-v5", num_envs=instances)
-    simulator.reset(seed=0)
     actions = np.random.default_rng(0).uniform(-1, 1, (steps, instances, ACTION)).astype(np.float32)
-    began = time.perf_counter()
-    for action in actions:
-        simulator.step(action)
-    return steps * instances / (time.perf_counter() - began)
+    with closed_at_end(make_simulator("HalfCheetah-v5", num_envs=instances)) as simulator:
+        simulator.reset(seed=0)
+        began = time.perf_counter()
+        for action in actions:
+            simulator.step(action)
+        return steps * instances / (time.perf_counter() - began)
 
 
 def _seconds(function: Callable[[], Any]) -> float:
@@ -208,8 +186,8 @@ def _told(fact: Callable[[], str]) -> str:
 
 
 def _cores() -> str:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     physical, limit = psutil.cpu_count(logical=False), _told(lambda: str(cpu_limit() or "none"))
+    usable = usable_processors()
     return f"{os.cpu_count()} ({physical or '?'} physical), {usable} usable, control group's limit {limit}"
 
 
@@ -245,22 +223,3 @@ def _compile_cache() -> str:
     files = [file for file in Path(place).glob("*") if file.is_file()] if Path(place).is_dir() else []
     size = sum(file.stat().st_size for file in files)
     return f"{place}: {len(files)} files, {size / 2**20:.0f} MiB"
-
-
-def _in_cgroups(name: str, root: Path, own: Path) -> list[str]:
-    """A setting's text in this process's control group and in every parent that has it (version 2)."""
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return []
-    place = next((line.removeprefix("0::").lstrip("/") for line in lines if line.startswith("0::")), "")
-    group = root / place
-    texts = []
-    for folder in (group, *group.parents):
-        if not folder.is_relative_to(root):
-            break
-        try:
-            texts.append((folder / name).read_text().strip())
-        except OSError:
-            continue
-    return texts

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-import psutil
 
 from simtrust.data.dataset import Dataset, defect
 from simtrust.errors import SimulatorError
+from simtrust.limits import available_memory
 
 FLAGS = ("terminals", "timeouts", "dones")
 PER_ROW = ("rewards", *FLAGS)
@@ -106,8 +106,14 @@ def _bytes_needed(column: Column) -> int:
 
 
 def check_memory(source: str, needed: Mapping[str, int]) -> None:
-    """Refuses a log that would take more than half of the free memory; ``needed`` is in bytes by key."""
-    available = psutil.virtual_memory().available
+    """Refuses a log that would take more than half of the free memory; ``needed`` is in bytes by key.
+
+    This is what every reader promises: it announces here what it needs for the values, from what the file
+    claims of their number and size, before it reads one of them; it reads no more than was claimed; and
+    while it reads, converts and checks, it never holds more than twice what it announced, and so never more
+    than is free.
+    """
+    available = available_memory()
     total = sum(needed.values())
     if total > MEMORY_SHARE * available:
         largest = max(needed, key=lambda name: needed[name])
@@ -155,6 +161,8 @@ def as_float32(source: str, values: np.ndarray, place: Place) -> np.ndarray:
 
 def as_flags(source: str, values: np.ndarray, place: Place) -> np.ndarray:
     """Zeros and ones [T] as bool (DataError for any other value)."""
+    # A file may hold booleans of any byte, which numpy would carry along.
+    values = values.view(np.uint8) if values.dtype == bool else values
     wrong = np.flatnonzero((values != 0) & (values != 1))
     if len(wrong):
         raise defect(

@@ -17,6 +17,7 @@ from simtrust.errors import DataError
 SEPARATORS = ",;\t"
 LINE_MAX = 2**20
 CHUNK_CELLS = 200_000
+CHUNK_CHARACTERS = 2**25
 SAMPLE_BYTES = 2**16
 FLAG_WORDS = {"true": 1.0, "false": 0.0}
 LINE_BYTES = 16
@@ -29,24 +30,41 @@ def open_csv(source: str, file: Path) -> Iterator[Table]:
     Raises DataError for a first line that names no columns, or the same one twice.
     """
     with file.open(encoding="utf-8-sig", newline="") as stream:
-        lines = _bounded_lines(source, stream)
+        lines = _BoundedLines(source, stream)
         with _told_as_text(source, lambda: 1):
             first = next(lines, "")
             separator = _separator(source, first)
             reader = csv.reader(itertools.chain([first], lines), delimiter=separator, strict=True)
             names = [name.strip() for name in next(reader)]
         _check_header(source, names)
-        yield Table(names, lambda wanted: _read(source, file, reader, names, wanted))
+        lines.row_ends()
+        yield Table(names, lambda wanted: _read(source, file, lines, reader, names, wanted))
 
 
-def _bounded_lines(source: str, stream: TextIO) -> Iterator[str]:
-    """Lines, none so long that a file without line ends would fill the memory."""
-    while line := stream.readline(LINE_MAX):
-        if len(line) == LINE_MAX:
-            raise defect(
-                source, f"has a line of {LINE_MAX:,} characters or more", "check that it is a CSV file"
-            )
-        yield line
+class _BoundedLines:
+    """Lines, none so long that a file without line ends would fill the memory, nor so a row of many lines."""
+
+    def __init__(self, source: str, stream: TextIO) -> None:
+        self._source, self._stream, self._characters = source, stream, 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._stream.readline(LINE_MAX)
+        if not line:
+            raise StopIteration
+        self._characters += len(line)
+        if self._characters >= LINE_MAX:
+            what = "line" if len(line) == LINE_MAX else "row within quotation marks"
+            problem = f"has a {what} of {LINE_MAX:,} characters or more"
+            raise defect(self._source, problem, "check that it is a CSV file")
+        return line
+
+    def row_ends(self) -> int:
+        """How many characters the row had that ends here."""
+        characters, self._characters = self._characters, 0
+        return characters
 
 
 @contextmanager
@@ -95,27 +113,35 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _read(source: str, file: Path, reader: Any, names: Sequence[str], wanted: Mapping[str, Kind]) -> Read:
+def _read(
+    source: str,
+    file: Path,
+    lines: _BoundedLines,
+    reader: Any,
+    names: Sequence[str],
+    wanted: Mapping[str, Kind],
+) -> Read:
     index = {name: names.index(name) for name in wanted}
     codes = EpisodeCodes()
     chunks: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
-    lines: list[np.ndarray] = []
-    expected = _expected_rows(file)
-    _check_rows(source, wanted, expected)
+    line_numbers: list[np.ndarray] = []
+    expected, characters = _expected_rows(file), SAMPLE_BYTES
+    _check_rows(source, wanted, expected, characters)
     rows = 0
-    for numbers, cells in _chunks(source, reader, len(names)):
+    for numbers, cells in _chunks(source, lines, reader, len(names)):
         rows += len(cells)
-        # The sample at the beginning may have had the longest lines.
-        while rows > expected:
-            expected *= 2
-            _check_rows(source, wanted, expected)
         columns = list(zip(*cells, strict=True))
         for name, kind in wanted.items():
             chunks[name].append(_convert(source, name, kind, columns[index[name]], numbers, codes))
-        lines.append(np.array(numbers, np.int64))
+        # The sample at the beginning may have had the longest lines, or the fewest ids.
+        while rows > expected or codes.characters > characters:
+            expected = 2 * expected if rows > expected else expected
+            characters = 2 * characters if codes.characters > characters else characters
+            _check_rows(source, wanted, expected, characters)
+        line_numbers.append(np.array(numbers, np.int64))
     if not rows:
         raise defect(source, "has zero rows, only a header", "record at least one transition")
-    line = np.concatenate(lines)
+    line = np.concatenate(line_numbers)
     values = {name: np.concatenate(parts) for name, parts in chunks.items()}
     return Read(values, lambda row: {"line": int(line[row])}, codes.ids)
 
@@ -127,18 +153,23 @@ def _expected_rows(file: Path) -> int:
     return file.stat().st_size * ends // len(sample) + 1
 
 
-def _check_rows(source: str, wanted: Mapping[str, Kind], rows: int) -> None:
-    check_table_memory(source, wanted, dict.fromkeys(wanted, rows + rows * LINE_BYTES // (21 * len(wanted))))
+def _check_rows(source: str, wanted: Mapping[str, Kind], rows: int, characters: int) -> None:
+    """``characters`` is how many the different ids have together."""
+    numbers = dict.fromkeys(wanted, rows + rows * LINE_BYTES // (21 * len(wanted)))
+    check_table_memory(source, wanted, numbers, dict.fromkeys(wanted, characters))
 
 
-def _chunks(source: str, reader: Any, width: int) -> Iterator[tuple[list[int], list[list[str]]]]:
+def _chunks(
+    source: str, lines: _BoundedLines, reader: Any, width: int
+) -> Iterator[tuple[list[int], list[list[str]]]]:
     """Rows, each with its line, by the thousands; empty lines may only end the file."""
     most = max(1, CHUNK_CELLS // width)
     numbers: list[int] = []
     cells: list[list[str]] = []
-    blank = None
+    blank, characters = None, 0
     with _told_as_text(source, lambda: reader.line_num):
         for row in reader:
+            characters += lines.row_ends()
             if not row:
                 blank = blank or reader.line_num
                 continue
@@ -153,9 +184,9 @@ def _chunks(source: str, reader: Any, width: int) -> Iterator[tuple[list[int], l
                 )
             numbers.append(reader.line_num)
             cells.append(row)
-            if len(cells) == most:
+            if len(cells) == most or characters >= CHUNK_CHARACTERS:
                 yield numbers, cells
-                numbers, cells = [], []
+                numbers, cells, characters = [], [], 0
     if cells:
         yield numbers, cells
 

@@ -13,6 +13,10 @@ from simtrust.errors import SimtrustError
 
 DonesMean = Literal["terminated", "timeout"]
 
+SHOWN = 40
+COMPARED = 1_000
+"""Keys that may be misspelt ones: comparing takes time, and a file may have a million."""
+
 # Our key, D4RL's spelling first, then the others in use.
 SPELLINGS = {
     "observations": ("observations", "observation", "obs"),
@@ -69,10 +73,10 @@ def _names_by_key(source: str, present: list[str], dones_mean: DonesMean | None)
 def _missing(source: str, key: str, present: list[str], names: Mapping[str, str]) -> SimtrustError:
     close = _close_to(key, set(present) - set(names.values()), cutoff=0.6)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
+    more = f" and {len(present) - SHOWN:,} more" if len(present) > SHOWN else ""
+    listed = ", ".join(sorted(present)[:SHOWN]) + more
     remedy = "store 'terminals', all false if the task never ends" if key == "terminals" else f"store '{key}'"
-    return defect(
-        source, f"missing; the file has {', '.join(sorted(present)) or 'none'}{hint}", remedy, key=key
-    )
+    return defect(source, f"missing; the file has {listed or 'none'}{hint}", remedy, key=key)
 
 
 def _refuse_misspelt(source: str, present: list[str], names: Mapping[str, str]) -> None:
@@ -84,5 +88,6 @@ def _refuse_misspelt(source: str, present: list[str], names: Mapping[str, str]) 
 
 
 def _close_to(key: str, present: Iterable[str], cutoff: float) -> list[str]:
-    close = (difflib.get_close_matches(name, sorted(present), 1, cutoff) for name in SPELLINGS[key])
+    compared = sorted(present)[:COMPARED]
+    close = (difflib.get_close_matches(name, compared, 1, cutoff) for name in SPELLINGS[key])
     return [matches[0] for matches in close if matches]

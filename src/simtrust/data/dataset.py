@@ -63,6 +63,11 @@ class DimensionNames(NamedTuple):
     action_units: tuple[str, ...] | None = None
 
 
+def is_text(name: object) -> bool:
+    """Whether something is a text that UTF-8 can hold, and so every file and page; JSON may tell others."""
+    return isinstance(name, str) and not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def made_unique(names: Sequence[str]) -> tuple[str, ...]:
     """The names, with a number after each that came before: ``x``, ``x 2``, ``x 3``."""
     found: dict[str, None] = {}

@@ -1,8 +1,9 @@
 """Reading and writing logs: D4RL's layout in HDF5 or npz, tables in CSV or Parquet, folders of LeRobot and
 Minari.
 
-Nothing in a file is executed or followed: no pickle, no link, no storage outside of the file; and
-shapes are checked against the memory available before any value is read.
+Nothing in a file is executed or followed: no pickle, no plugin, no link that leaves the path given, no
+storage outside of the file; and before any value is read, what the file claims is checked against the free
+memory (`simtrust.data.checks.check_memory` has the promise).
 """
 
 import hashlib

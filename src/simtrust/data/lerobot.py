@@ -1,9 +1,9 @@
 """LeRobot's datasets, version 3: a folder with ``meta/info.json`` and ``data/chunk-*/file-*.parquet``.
 
-Pictures and videos are passed over. The entries' names come from ``meta/info.json``.
+Pictures and videos are passed over. The entries' names come from ``meta/info.json``, whose paths are not
+used. A file of the folder may be a link only to another one of it.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from simtrust.data.column_map import ColumnMap
-from simtrust.data.containers import first_bytes, told_as_damage
-from simtrust.data.dataset import defect
+from simtrust.data.containers import check_inside, first_bytes, told_as_damage
+from simtrust.data.dataset import defect, is_text
+from simtrust.data.json_file import read_json
 from simtrust.data.parquet_table import open_parquet
 from simtrust.data.tables import Kind, Read, Table
 
 INFO = "meta/info.json"
-INFO_BYTES_MAX = 2**24
 COLUMNS = {
     "observation": "observation.state",
     "action": "action",
@@ -46,6 +46,7 @@ def files_of(source: str, folder: Path) -> list[Path]:
         raise defect(source, "has no data/chunk-*/file-*.parquet", "copy the whole dataset, data included")
     files = [folder / INFO, *(file for _, _, file in sorted(found))]
     for file in files:
+        check_inside(source, folder, file)
         first_bytes(str(file), file)
     return files
 
@@ -58,6 +59,7 @@ def open_lerobot(source: str, folder: Path) -> Iterator[Table]:
     counts.
     """
     # Before its files: those of other versions have other names.
+    check_inside(source, folder, folder / INFO)
     info = _read_info(folder / INFO)
     _, *files = files_of(source, folder)
     with open_parquet(source, files, _entry_names(info)) as table:
@@ -94,10 +96,8 @@ def lerobot_columns(source: str, names: list[str]) -> ColumnMap:
 def _read_info(file: Path) -> Mapping[str, Any]:
     source = str(file)
     first_bytes(source, file)
-    if file.stat().st_size > INFO_BYTES_MAX:
-        raise defect(source, f"is larger than {INFO_BYTES_MAX:,} bytes", "check that it is LeRobot's")
     with told_as_damage(source):
-        info = json.loads(file.read_text(encoding="utf-8"))
+        info = read_json(file)
         version = str(info["codebase_version"])
     if not version.startswith("v3."):
         remedy = "convert it to v3.0 with LeRobot's own converter"
@@ -113,6 +113,6 @@ def _entry_names(info: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         names = feature.get("names") if isinstance(feature, dict) else None
         if isinstance(names, dict) and len(names) == 1:
             (names,) = names.values()
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        if isinstance(names, list) and all(is_text(name) for name in names):
             found[column] = tuple(names)
     return found

@@ -2,6 +2,7 @@
 
 Read with h5py alone. Minari's own reader makes the environment that ``metadata.json`` names if that gives no
 spaces, which imports whatever module stands there; it also follows links, and checks no size before reading.
+A file of the folder may be a link only to another one of it.
 """
 
 import hashlib
@@ -17,16 +18,23 @@ import h5py
 import numpy as np
 
 from simtrust.data.checks import Column
-from simtrust.data.containers import METADATA, Container, first_bytes, hdf5_column, told_as_damage
+from simtrust.data.containers import (
+    METADATA,
+    Container,
+    check_inside,
+    first_bytes,
+    hdf5_column,
+    told_as_damage,
+)
 from simtrust.data.d4rl import read_d4rl
 from simtrust.data.dataset import Dataset, defect
 from simtrust.data.extras import NAMES, TIME, read_extras
+from simtrust.data.json_file import read_json
 from simtrust.errors import ConfigError
 from simtrust.types import Transitions
 
 PREFIX = "minari:"
 DATA, DESCRIPTION = "data/main_data.hdf5", "data/metadata.json"
-DESCRIPTION_BYTES_MAX = 2**26
 ID = re.compile(r"(?:[-\w]{2,}/)*[-\w]+-v\d+")
 PER_STEP = ("actions", "rewards", "terminations", "truncations")
 
@@ -111,15 +119,10 @@ def _read_description(source: str, folder: Path) -> Mapping[str, Any]:
     file = folder / DESCRIPTION
     if not file.exists():
         return {}
+    check_inside(source, folder, file)
     first_bytes(str(file), file)
-    if file.stat().st_size > DESCRIPTION_BYTES_MAX:
-        raise defect(
-            source,
-            f"'{DESCRIPTION}' is larger than {DESCRIPTION_BYTES_MAX:,} bytes",
-            "check that it is Minari's",
-        )
     with told_as_damage(str(file)):
-        description = json.loads(file.read_text(encoding="utf-8"))
+        description = read_json(file)
         if not isinstance(description, dict):
             raise ValueError("not a JSON object")
     return description
@@ -128,6 +131,7 @@ def _read_description(source: str, folder: Path) -> Mapping[str, Any]:
 @contextmanager
 def _open(source: str, folder: Path, description: Mapping[str, Any]) -> Iterator[tuple[Container, list[int]]]:
     """All episodes as one container of D4RL's layout, and how many steps each has, at least one."""
+    check_inside(source, folder, folder / DATA)
     first_bytes(str(folder / DATA), folder / DATA)
     with told_as_damage(source):
         file = h5py.File(folder / DATA, "r")

@@ -38,28 +38,35 @@ def open_parquet(
         for file in files:
             with told_as_damage(source, f"{file.name}"):
                 handles.append(stack.enter_context(pyarrow.parquet.ParquetFile(file)))
-        names = list(handles[0].schema_arrow.names)
-        for file, handle in zip(files, handles, strict=True):
-            if not handle.schema_arrow.equals(handles[0].schema_arrow):
+        with told_as_damage(source):
+            schemas = [handle.schema_arrow for handle in handles]
+        for file, schema in zip(files, schemas, strict=True):
+            if not schema.equals(schemas[0]):
                 problem = f"'{file.name}' has other columns than '{files[0].name}'"
                 raise defect(source, problem, "record all files of a log alike")
+        names = list(schemas[0].names)
         check_unique(source, names)
-        yield Table(names, lambda wanted: _read(source, handles, wanted), entry_names or {})
+        yield Table(names, lambda wanted: _read(source, files, handles, wanted), entry_names or {})
 
 
-def _read(source: str, handles: Sequence["ParquetFile"], wanted: Mapping[str, Kind]) -> Read:
+def _read(
+    source: str, files: Sequence[Path], handles: Sequence["ParquetFile"], wanted: Mapping[str, Kind]
+) -> Read:
     schema = handles[0].schema_arrow
     for name, kind in wanted.items():
         _check_type(source, name, kind, schema.field(name).type)
     claimed = sum(handle.metadata.num_rows for handle in handles)
     if claimed <= 0:
         raise defect(source, "has zero rows", "record at least one transition")
-    numbers = {name: _claimed_values(handles, schema.names.index(name)) for name in wanted}
-    check_table_memory(source, wanted, {name: max(count, claimed) for name, count in numbers.items()})
+    with told_as_damage(source):
+        places = {name: schema.names.index(name) for name in wanted}
+        numbers = {name: max(_claimed_values(handles, place), claimed) for name, place in places.items()}
+        text = {name: _claimed_bytes(handles, place) for name, place in places.items()}
+    check_table_memory(source, wanted, numbers, text)
     codes = EpisodeCodes()
     chunks: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
     rows = 0
-    for batch in _batches(source, handles, list(wanted)):
+    for batch in _batches(source, files, wanted):
         for name, kind in wanted.items():
             width = chunks[name][0].shape[-1] if chunks[name] else None
             chunks[name].append(_convert(source, name, kind, batch.column(name), rows, width, codes))
@@ -100,10 +107,20 @@ def _is_list(type_: "pa.DataType") -> bool:
 
 def _claimed_values(handles: Sequence["ParquetFile"], index: int) -> int:
     """How many values the files claim to hold in one column of their schema, the entries of lists counted."""
+    return sum(chunk.num_values for chunk in _column_chunks(handles, index))
+
+
+def _claimed_bytes(handles: Sequence["ParquetFile"], index: int) -> int:
+    """The same in bytes, unpacked, a text that stands for many rows counted once."""
+    return sum(chunk.total_uncompressed_size for chunk in _column_chunks(handles, index))
+
+
+def _column_chunks(handles: Sequence["ParquetFile"], index: int) -> Iterator[Any]:
     schema = handles[0].schema_arrow
     leaf = sum(_leaves(field.type) for field in list(schema)[:index])
-    groups = (handle.metadata.row_group(g) for handle in handles for g in range(handle.num_row_groups))
-    return sum(group.column(leaf).num_values for group in groups)
+    for handle in handles:
+        for group in range(handle.num_row_groups):
+            yield handle.metadata.row_group(group).column(leaf)
 
 
 def _leaves(type_: "pa.DataType") -> int:
@@ -112,10 +129,15 @@ def _leaves(type_: "pa.DataType") -> int:
     return sum(_leaves(type_.field(i).type) for i in range(type_.num_fields)) if type_.num_fields else 1
 
 
-def _batches(source: str, handles: Sequence["ParquetFile"], names: list[str]) -> Iterator["pa.RecordBatch"]:
+def _batches(source: str, files: Sequence[Path], wanted: Mapping[str, Kind]) -> Iterator["pa.RecordBatch"]:
+    import pyarrow.parquet
+
+    # An id that stands once in the file would otherwise be unpacked for each of its rows.
+    ids = [name for name, kind in wanted.items() if kind == "episode"]
     with told_as_damage(source):
-        for handle in handles:
-            yield from handle.iter_batches(batch_size=BATCH_ROWS, columns=names)
+        for file in files:
+            with pyarrow.parquet.ParquetFile(file, read_dictionary=ids) as handle:
+                yield from handle.iter_batches(batch_size=BATCH_ROWS, columns=list(wanted))
 
 
 def _convert(
@@ -125,11 +147,13 @@ def _convert(
     if array.null_count:
         raise _missing(source, name, first_row + int(np.argmax(array.is_null())))
     if kind == "episode":
-        ids = array.to_pylist()
+        coded = array if hasattr(array, "dictionary") else array.dictionary_encode()
+        ids, index = coded.dictionary.to_pylist(), coded.indices.to_numpy()
         # What pandas makes of a missing integer: a number that equals no other, nor itself.
-        if any(one != one for one in ids):
-            raise _missing(source, name, first_row + next(i for i, one in enumerate(ids) if one != one))
-        return codes.encode(ids)
+        unknown = np.isin(index, [place for place, one in enumerate(ids) if one is None or one != one])
+        if unknown.any():
+            raise _missing(source, name, first_row + int(np.argmax(unknown)))
+        return codes.encode_coded(ids, index)
     if not _is_list(array.type):
         return array.to_numpy(zero_copy_only=False)
     lengths = np.asarray(array.value_lengths())

@@ -1,7 +1,9 @@
 """Tables: what CSV, Parquet and files of arrays have in common once their columns are asked for by name."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +18,9 @@ Kind = Literal["number", "flag", "episode"]
 NUMBER_BYTES = 8 + 8 + 5
 """For a value while it is read, joined, converted and checked."""
 EPISODE_BYTES = 120
-"""For an id, if every row had another one."""
+"""For an id of few characters, if every row had another one."""
+TEXT_COPIES = 3
+"""Of an id's characters: as read, as Python's text, and among those known."""
 
 
 class Read(NamedTuple):
@@ -45,11 +49,23 @@ class EpisodeCodes:
 
     def __init__(self) -> None:
         self._codes: dict[Any, int] = {}
+        self.characters = 0
+        """Of all different ids together."""
 
     def encode(self, ids: Iterable[Any]) -> np.ndarray:
         """[rows] int64, given in the order of the file."""
-        codes = self._codes
-        return np.array([codes.setdefault(name, len(codes)) for name in ids], np.int64)
+        codes, known = self._codes, len(self._codes)
+        found = np.array([codes.setdefault(name, len(codes)) for name in ids], np.int64)
+        self.characters += sum(len(str(name)) for name in islice(codes, known, None))
+        return found
+
+    def encode_coded(self, names: Sequence[Any], index: np.ndarray) -> np.ndarray:
+        """[rows] int64: the same for ids ``names[index]``, index [rows], without making a list of them."""
+        used, first = np.unique(index, return_index=True)
+        used = used[np.argsort(first)]
+        code = np.zeros(len(names), np.int64)
+        code[used] = self.encode(names[place] for place in used.tolist())
+        return code[index]
 
     @property
     def ids(self) -> list[str]:
@@ -63,10 +79,18 @@ def check_unique(source: str, names: Sequence[str]) -> None:
         raise defect(source, "is the name of more than one column", "rename one of them", column=twice[0])
 
 
-def check_table_memory(source: str, wanted: Mapping[str, Kind], numbers: Mapping[str, int]) -> None:
-    """Refuses columns that do not fit into memory; ``numbers`` is how many values each holds (DataError)."""
+def check_table_memory(
+    source: str, wanted: Mapping[str, Kind], numbers: Mapping[str, int], text: Mapping[str, int]
+) -> None:
+    """Refuses columns that do not fit into memory (DataError).
+
+    ``numbers`` is how many values each holds, ``text`` how many bytes the ids of a column are at most.
+    """
     cost = {"number": NUMBER_BYTES, "flag": NUMBER_BYTES, "episode": EPISODE_BYTES}
-    check_memory(source, {name: numbers[name] * cost[kind] for name, kind in wanted.items()})
+    ids = {name: TEXT_COPIES * text[name] for name, kind in wanted.items() if kind == "episode"}
+    check_memory(
+        source, {name: numbers[name] * cost[kind] + ids.get(name, 0) for name, kind in wanted.items()}
+    )
 
 
 def table_of(source: str, container: Container) -> Table:
@@ -93,9 +117,9 @@ def table_of(source: str, container: Container) -> Table:
                     "store every key for the same rows",
                     key=name,
                 )
-        check_table_memory(
-            source, wanted, {name: int(np.prod(c.shape, dtype=object)) for name, c in columns.items()}
-        )
+        numbers = {name: math.prod(column.shape) for name, column in columns.items()}
+        text = {name: numbers[name] * column.dtype.itemsize for name, column in columns.items()}
+        check_table_memory(source, wanted, numbers, text)
         codes = EpisodeCodes()
         values = {name: column.read() for name, column in columns.items()}
         for name, kind in wanted.items():
