@@ -3,6 +3,8 @@
 The command line prints these without a traceback; everything else is a defect of ours.
 """
 
+from typing import Any
+
 
 class SimtrustError(Exception):
     """Base class of every error that a user's input can cause."""
@@ -27,12 +29,24 @@ class SimulatorError(SimtrustError, RuntimeError):
     """
 
 
+class NonFiniteAnswer(SimulatorError):
+    """A simulator answered NaN or infinity: ``values`` of its ``instance`` as ``what``, such as a reward."""
+
+    def __init__(self, message: str, instance: int, what: str, values: Any):
+        super().__init__(message)
+        self.instance, self.what, self.values = instance, what, values
+
+
 class RunError(SimtrustError, RuntimeError):
     """A run directory is locked, incomplete, damaged, or of a newer version."""
 
 
 class ExportError(SimtrustError, RuntimeError):
     """What would run on the robot could not be written, or would not compute the same."""
+
+
+class RunWarning(UserWarning):
+    """A run goes on under conditions in which it need not repeat itself; the message says which."""
 
 
 class DataWarning(UserWarning):

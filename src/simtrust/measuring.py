@@ -19,9 +19,11 @@ from simtrust.reports.gap_html import write_html
 from simtrust.reports.gap_plots import draw_report
 from simtrust.reports.gap_summary import to_json
 from simtrust.simulators import make_simulator, parse_shifts
+from simtrust.simulators.adapters import steps_limited
+from simtrust.simulators.closing import closed_at_end
 from simtrust.stages import show_stages
-from simtrust.training.checkpoint import write_atomically
 from simtrust.training.policy import Policy as TrainedPolicy
+from simtrust.training.storage import StorageError, check_writable, write_atomically
 
 
 def measure_gap(
@@ -34,6 +36,7 @@ def measure_gap(
     columns: Sequence[str] = (),
     policy: str | Path | None = None,
     seed: int = 0,
+    step_timeout: float | None = None,
     quiet: bool = False,
     command: str | None = None,
 ) -> GapReport:
@@ -52,11 +55,13 @@ def measure_gap(
         columns: which columns of a table hold what, as ``--map`` of the command line.
         policy: a run directory; how much of its time the policy of its first seed spends in low trust.
         seed: of everything random.
+        step_timeout: seconds that a step or reset of a simulator of yours may take, as of `make_simulator`;
+            None: no limit.
         quiet: show no progress.
         command: what is recorded in ``gap.json`` as having made it.
 
     Raises:
-        RunError: ``out`` already holds a report, or cannot be made.
+        RunError: ``out`` already holds a report, or cannot be made or written (then as `StorageError`).
         SimtrustError: something in the log or the simulator cannot be used.
     """
     if seed < 0:
@@ -68,15 +73,16 @@ def measure_gap(
         real if isinstance(real, Dataset) else load_dataset(real, dones_mean=dones_mean, columns=columns)
     )
     kinds = parse_shifts(shifts)
-    instance = make_simulator(simulator, num_envs=1, shifts=kinds)
-    check_against_simulator(
-        dataset, instance.single_observation_space, instance.single_action_space, simulator
-    )
-    instance.close()
+    with closed_at_end(
+        make_simulator(simulator, num_envs=1, shifts=kinds, step_timeout=step_timeout)
+    ) as instance:
+        check_against_simulator(
+            dataset, instance.single_observation_space, instance.single_action_space, simulator
+        )
     followed = None if policy is None else _policy(policy, dataset)
     if folder is not None:
         _make(folder)
-    with show_stages(quiet=quiet) as stage:
+    with show_stages(quiet=quiet) as stage, steps_limited(step_timeout):
         report = measure.measure_gap(
             dataset, simulator, shifts=kinds, policy=followed, seed=seed, stage=stage
         )
@@ -88,6 +94,7 @@ def measure_gap(
             f"{others})"
         )
         write_atomically(folder / "gap.json", (json.dumps(to_json(report, made), indent=2) + "\n").encode())
+        unwritten = None
         for what, write in (
             ("report.html", lambda: write_html(report, folder / "report.html", made)),
             ("the pictures", lambda: draw_report(report, folder)),
@@ -99,6 +106,10 @@ def measure_gap(
                 # What took long to measure must not be lost for a picture.
                 told = Text(f"could not write {what}: {error}")
                 Console(stderr=True).print(told, soft_wrap=True)
+                unwritten = unwritten or (error if isinstance(error, StorageError) else None)
+        if unwritten is not None:
+            unwritten.add_note(f"{folder}/gap.json holds what was measured; what shows it is not complete")
+            raise unwritten
     return report
 
 
@@ -140,3 +151,4 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder} cannot be made: {error.strerror}; choose another --out") from error
+    check_writable(folder)

@@ -135,3 +135,12 @@ def test_input_noise_moves_states_and_actions_but_no_reward():
     for name in ("observation", "action", "next_observation"):
         np.testing.assert_allclose(getattr(noisy, name) - getattr(rows, name), 0.2, rtol=1e-5)
     np.testing.assert_array_equal(noisy.reward, rows.reward)
+
+
+def test_accuracy_is_the_share_that_is_recognised_and_named_after_the_domain(trained):
+    """An infinitely far shift is recognised always, and by φ alone."""
+    for domain, name, shift in ((REAL, "real", -5.0), (SIM, "sim", 5.0)):
+        rows = linear_gaussian(100, shift, 9)
+        right = classifier_accuracy(trained, rows, domain)
+        assert set(right) == {f"classifier_accuracy_sa_{name}", f"classifier_accuracy_sas_{name}"}
+        assert float(right[f"classifier_accuracy_sas_{name}"]) == 1.0

@@ -285,6 +285,22 @@ def test_options_that_cannot_work_are_refused(option, value):
         ClassifierProbeOptions(**{option: value})
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("hidden_sizes", (1,)),
+        ("input_noise", 0.0),
+        ("next_state_samples", 1),
+        ("next_state_noise_scale", 0.0),
+        ("learning_rate", 1.0),
+        ("batch_size", 1),
+        ("updates", 1),
+    ],
+)
+def test_options_at_their_limits_are_allowed(option, value):
+    assert getattr(ClassifierProbeOptions(**{option: value}), option) == value
+
+
 def test_what_the_published_classifiers_read():
     rows = rows_of(10, 0)._replace(action=np.linspace(-1, 3, 10, dtype=np.float32)[:, None])
     read = read_states(rows, Box(-1.0, 3.0, (1,)))(rows)

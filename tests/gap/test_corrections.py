@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from simtrust.gap import actuator_error as actuator_error_module
 from simtrust.gap.actuator_error import actuator_error
 from simtrust.gap.corrections import fit_corrections
 from simtrust.gap.replay_probe import replay
@@ -84,3 +85,33 @@ def test_with_a_delay_no_row_receives_anothers_moved_action(record, tmp_path, ro
     assert (
         actuator_error(log, "StandingStill-v0", shifts=parse_shifts(["delay=1"]), rows=rows).explained < 1e-6
     )
+
+
+def test_a_simulator_that_is_exactly_right_leaves_nothing_to_explain(known_gaps):
+    log = known_gaps.record_line(size=2)
+    following = replay(log, "known_gaps:Line2").predicted.astype(np.float32)
+    right = replace(log, transitions=log.transitions._replace(next_observation=following))
+    found = actuator_error(right, "known_gaps:Line2")
+    assert (found.explained, found.systematic, found.spread.tolist()) == (0.0, 0.0, [0.0])
+
+
+def test_an_error_that_an_action_could_have_made_is_all_explained(known_gaps):
+    """The simulator adds 0.1 to every step, as an action larger by 1 would."""
+    found = actuator_error(known_gaps.record_line(size=2, rows=400, lengths=[400]), "known_gaps:Line2")
+    assert found.explained == pytest.approx(1.0, abs=1e-4)
+    assert found.systematic == pytest.approx(1.0, abs=1e-4)
+    assert found.spread[0] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_the_linear_share_is_adjusted_for_the_number_of_rows():
+    """Of 12 rows, 8 inputs and a constant explain three quarters of mere noise."""
+    share = actuator_error_module._linear_share
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(12, 8))
+    signal = inputs @ generator.normal(size=(8, 5_000))
+    noise = np.sqrt(np.square(signal).mean()) * generator.normal(size=signal.shape)
+    assert share(inputs, signal + 0.5 * noise) == pytest.approx(0.8, abs=0.01)
+    assert share(inputs, noise) == pytest.approx(0.0, abs=0.02)
+    # As many unknowns as rows explain anything.
+    assert share(inputs[:9], noise[:9]) == 0.0
+    assert share(inputs, np.zeros((12, 1))) == 0.0

@@ -10,6 +10,7 @@ import pytest
 from simtrust.data.dataset import unknown_next_state
 from simtrust.data.held_out import hold_out
 from simtrust.errors import ConfigError, DataError
+from simtrust.gap import dynamics_fitting
 from simtrust.gap.dynamics_fitting import DynamicsModelOptions, FittedDynamics, fit_dynamics_model
 from simtrust.gap.dynamics_model import (
     LOG_VARIANCE_MAX,
@@ -315,6 +316,19 @@ def test_a_cap_on_updates_shortens_the_epoch():
     assert long.held_out_loss.min() < 0.9 * short.held_out_loss.min()
 
 
+@pytest.mark.parametrize(
+    ("rows", "updates", "size"), [(60_000, 234, 256), (600, 200, 256), (700, 200, 256), (80, 200, 80)]
+)
+def test_an_epoch_is_whole_passes_and_at_least_200_updates(rows, updates, size):
+    """In a pass no row comes twice, and those are few that do not come at all: less than a batch."""
+    order = np.asarray(dynamics_fitting._batches(jax.random.key(0), rows, DynamicsModelOptions()))
+    assert order.shape == (updates, size)
+    passes = order.reshape(-1, rows // size * size)
+    assert all(len(np.unique(one)) == len(one) for one in passes)
+    assert ((order >= 0) & (order < rows)).all()
+    assert len(np.unique(passes[:, 0])) > 0.5 * min(len(passes), rows), "each in an order of its own"
+
+
 def test_constant_dimensions_have_unit_scale():
     rows, ends = linear_log(600)
     for field in (rows.observation, rows.next_observation):
@@ -386,3 +400,23 @@ def test_a_loss_that_is_not_finite_is_refused():
 def test_options_that_cannot_work_are_refused(name, value):
     with pytest.raises(ConfigError, match=name):
         DynamicsModelOptions(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("elites", 7),
+        ("hidden_sizes", (1, 1)),
+        ("batch_size", 1),
+        ("epochs", 1),
+        ("patience", 1),
+        ("learning_rate", 1.0),
+        ("final_learning_rate", 1.0),
+        ("variance_weighting", 0.0),
+        ("variance_weighting", 1.0),
+        ("least_improvement", 0.0),
+        ("epoch_updates", 1),
+    ],
+)
+def test_options_at_their_limits_are_allowed(name, value):
+    assert getattr(DynamicsModelOptions(**{name: value}), name) == value

@@ -3,6 +3,7 @@
 import json
 import runpy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -13,8 +14,12 @@ import simtrust
 from simtrust.errors import ConfigError, DataError, RunError, ShiftError
 from simtrust.gap import measure
 from simtrust.gap.corrections import Correction
-from simtrust.gap.verdict import NOTICED, PERHAPS, judge
+from simtrust.gap.findings import ModelEstimate
+from simtrust.gap.simulator_gap import FittedSimulatorGap, RowGaps
+from simtrust.gap.trust_model import FittedTrust, TrustAssessment
+from simtrust.gap.verdict import NOTICED, PERHAPS, TRUSTED, judge
 from simtrust.reports.gap_summary import to_json, to_text
+from simtrust.types import Transitions
 
 SIZE = {"members": 2, "elites": 2, "hidden_sizes": (32,), "epochs": 3}
 
@@ -218,6 +223,55 @@ def test_a_policy_is_followed(cheetah, tmp_path):
     assert f"{report.policy.low_trust:.0%} of its time" in to_text(report)
     with pytest.raises(ConfigError, match="reads 11 observations and gives 3 actions; the log has 17 and 6"):
         simtrust.measure_gap(cheetah, "HalfCheetah-v5", policy=tmp_path / "Hopper-v5", quiet=True)
+
+
+def test_a_policys_time_is_counted_where_the_gap_is_large_and_where_it_is_unknown(known_gaps):
+    class Told:
+        """Of every ten rows, three err by more than what is trusted, and one is unknown."""
+
+        def assess(self, observation, action):
+            row = np.arange(len(observation)) % 10
+            return TrustAssessment(np.where(row < 3, 1.1, 1.0) * TRUSTED, np.where(row < 1, 1.1, 1.0), row)
+
+    still = measure.NamedPolicy("a run", lambda observation: np.zeros((len(observation), 1), np.float32))
+    trust = FittedTrust(Told(), np.nan, np.zeros(0, bool))
+    found = measure._follow(still, trust, "known_gaps:Line1", (), seed=0)
+    assert (found.rows, found.low_trust, found.unknown) == (measure.POLICY_ROWS, 0.3, 0.1)
+
+
+def test_the_model_knows_the_rows_up_to_its_limit_of_disagreement(cheetah, monkeypatch):
+    found = RowGaps(np.zeros((3, 2)), np.array([1.0, 3.0, 50.0]), np.array([0.25, 0.5, 0.75]))
+    fitted = FittedSimulatorGap(
+        SimpleNamespace(assess=lambda rows: found, scale=np.ones(2)), np.ones(2), 1.0, 0.0, 1.0, 0.5
+    )
+    monkeypatch.setattr(measure, "fit_simulator_gap", lambda *_, **__: fitted)
+    estimate = measure._model(cheetah, cheetah.transitions, 0, lambda *_: None)
+    assert estimate.known.tolist() == [True, True, False]
+    assert estimate.median == 2.0
+
+
+def test_without_replay_regions_are_those_of_the_rows_that_the_model_knows(cheetah):
+    """Where the first state is positive the gap is five times as large; of the unknown it is anything."""
+    generator = np.random.default_rng(0)
+    state, action = (generator.normal(size=(600, n)).astype(np.float32) for n in (2, 1))
+    known = np.arange(600) % 3 != 0
+    gap = np.where(known, np.where(state[:, 0] > 0, 5.0, 1.0), 1e3)
+    zero = np.zeros(600, np.float32)
+    model = ModelEstimate(
+        r_squared=np.ones(2),
+        r_squared_overall=1.0,
+        simulated=Transitions(state, action, zero, state, zero),
+        error=np.zeros((600, 2)),
+        gap=gap,
+        known=known,
+        scale=np.ones(2),
+        floor=0.0,
+        distinction=1.0,
+    )
+    worst, rest = measure._regions(cheetah, None, model, (("first", "second"), ("action",)))
+    assert (worst.gap, rest.gap) == (5.0, 1.0)
+    assert worst.bounds["first"] == pytest.approx((0.0, np.inf), abs=0.05)
+    assert worst.share == pytest.approx((state[known, 0] > 0).mean())
 
 
 def test_a_log_that_cannot_be_replayed_is_measured_by_the_model(cheetah):

@@ -60,6 +60,15 @@ def test_no_more_regions_than_asked(features):
     assert len(find_regions(features, gap, NAMES, most=3)) == 3
 
 
+@pytest.mark.parametrize(("rows", "few", "least"), [(4_000, 40, 80), (4_000, 79, 80), (200, 12, 20)])
+def test_a_region_is_no_smaller_than_two_in_a_hundred_rows_or_twenty(features, rows, few, least):
+    """The few worst rows take others with them, and not the many."""
+    speed = np.sort(features[:rows, 0])[:, None]
+    gap = np.where(np.arange(rows) < rows - few, 1.0, 100.0)
+    shares = [region.share for region in find_regions(speed, gap, NAMES[:1])]
+    assert min(shares) == pytest.approx(least / rows)
+
+
 def test_few_rows_and_constant_features_work():
     regions = find_regions(np.zeros((3, 1)), np.array([1.0, 2.0, 3.0]), ["0"])
     assert [r.share for r in regions] == [1.0]

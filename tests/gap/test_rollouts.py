@@ -9,7 +9,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from simtrust.data import Dataset
 from simtrust.errors import ConfigError
 from simtrust.gap.rollouts import PERTURBATION, behaviour_clone, chain_ends, perturbed, probe_rollouts
-from simtrust.simulators.guard import CheckedInstance, GuardedSimulator
+from simtrust.simulators.checked_instance import CheckedInstance
+from simtrust.simulators.guard import GuardedSimulator
 from simtrust.types import Transitions
 
 EPISODE = 20
@@ -159,6 +160,21 @@ def test_a_clone_repeats_the_logs_noise():
     rest = policy(observation)[:, 0] - 0.3 * np.sin(observation[:, 0] / 3)
     assert rest.std() == pytest.approx(0.2, rel=0.15)
     assert (np.abs(rest) > 0.1).mean() > 0.9, "residuals are the log's own, not Gaussian"
+
+
+def test_a_clone_learns_what_states_do_together():
+    """No function of one state alone, nor of their sum, explains any of it."""
+    generator = np.random.default_rng(0)
+    logged, unseen = generator.normal(size=(2, 4_000, 8)).astype(np.float32)
+
+    def action(state):
+        return 0.3 * np.tanh(state[:, 0] * state[:, 1])
+
+    zero = np.zeros(4_000, np.float32)
+    rows = Transitions(logged, action(logged)[:, None], zero, logged, zero)
+    policy = behaviour_clone(rows, Box(-2.0, 2.0, (1,)), np.random.default_rng(1))
+    error = policy(unseen)[:, 0] - action(unseen)
+    assert error.var() < 0.5 * action(unseen).var()
 
 
 def test_a_clone_keeps_within_the_bounds_far_from_the_log():

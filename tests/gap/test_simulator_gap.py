@@ -221,6 +221,15 @@ def wild(rows):
     return with_third(rows, *10 * np.random.default_rng(3).normal(size=(2, len(rows.reward))))
 
 
+def test_what_is_always_zero_in_the_log_is_not_read():
+    """Its deviation is 0, and so is the rounding of what is 0."""
+    log = log_of(with_third(rows_of(200, 0)[0], 0.0, 0.0))
+    rows = rows_of(200, 1)[0]
+    found = fit(log, with_third(rows, 0.0, 0.0), ONE)
+    near, far = (found.gap.assess(with_third(rows, x, x)).gap for x in (0.0, 1e4))
+    np.testing.assert_array_equal(near, far)
+
+
 @pytest.mark.parametrize("error", [0.0, 0.3])
 @pytest.mark.parametrize("third", [constant, elsewhere, wild])
 def test_what_does_not_vary_in_the_log_has_no_influence(third, error):

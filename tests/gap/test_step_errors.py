@@ -118,6 +118,11 @@ def test_means_are_over_rows_and_signed_where_said():
     assert summary.bias.low.tolist() == [-1.0, -1.0] and summary.bias.high.tolist() == [3.0, 3.0]
 
 
+def test_one_usable_row_is_its_own_mean():
+    summary = summarise(errors_of([np.nan, -2.0, np.nan], [0, 0, 1]))
+    assert (summary.bias.mean[0], summary.gap.mean, summary.rows, summary.episodes) == (-2.0, 2.0, 1, 1)
+
+
 def test_one_episode_has_no_interval(known_gaps):
     summary = summarise(errors_of([1.0, 2.0, np.nan], [4, 4, 7]))
     assert summary.gap.mean == 1.5 and np.isnan(summary.gap[1:]).all()

@@ -131,6 +131,17 @@ def test_the_held_out_rows_set_the_limit_and_are_whole_groups(log, growing):
     assert (doubt <= 1).mean() == pytest.approx(0.95, abs=0.01)
 
 
+def test_the_limit_is_a_quantile_but_no_finer_than_the_members_outputs(log):
+    """What a constant error varies by is taken for a thousandth of the logged change."""
+    fitted = fit(log, np.zeros((4_000, 3)))
+    spread = rms(np.asarray(fitted.model.model.change_scale) / SCALE)
+    assert spread == pytest.approx(1e-3, rel=1e-5)
+    held_out, limit = fitted.held_out, fitted.model.doubt_limit
+    disagreement = limit * fitted.model.assess(log.observation[held_out], log.action[held_out]).doubt
+    assert limit == pytest.approx(max(np.quantile(disagreement, 0.95), 1e-4 * spread), rel=1e-3)
+    assert limit < 1e-3
+
+
 def test_a_dimension_without_scale_has_no_influence(log, growing_error):
     scale = np.array([0.5, np.nan, 1e-3])
     wild = growing_error.copy()

@@ -148,6 +148,12 @@ def test_rows_without_a_gap_count_neither_for_nor_against():
     assert second.first_row == 2 and len(second.real) == 11
 
 
+def test_an_episode_without_any_gap_is_passed_over():
+    log = walk([12, 12])
+    gap = np.r_[np.full(12, np.nan), np.full(12, 1.0)]
+    assert [one.episode for one in find(log, f"{HERE}:Step", errors_of(log, gap))] == [1]
+
+
 def test_errors_of_some_rows_are_enough():
     log = walk([30, 30], extra=np.r_[np.zeros(30), np.full(30, -0.1)])
     some = replay(log, f"{HERE}:Step", rows=np.arange(3, 60, 2))

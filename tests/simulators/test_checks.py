@@ -13,8 +13,8 @@ from simtrust.errors import ShiftError, SimulatorError
 from simtrust.simulators import check_answers, parse_shifts
 from simtrust.simulators.check_answers import step_time
 from simtrust.simulators.check_repeatability import settable
+from simtrust.simulators.checked_instance import CheckedInstance
 from simtrust.simulators.checks import check_simulator
-from simtrust.simulators.guard import CheckedInstance
 from simtrust.simulators.probing import Row, first_difference
 
 HERE = __name__

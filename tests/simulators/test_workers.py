@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from simtrust.errors import ConfigError, SimulatorError
-from simtrust.simulators import make_simulator, workers
+from simtrust.simulators import make_simulator, worker_handle
 
 HERE = Path(__file__).parent
 
@@ -141,7 +142,7 @@ def test_a_worker_killed_between_steps_is_found_at_the_next(make):
 
 
 def test_an_interrupt_ends_the_workers_even_in_a_long_step(make, monkeypatch):
-    monkeypatch.setattr(workers, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(worker_handle, "GRACE_SECONDS", 0.2)
     simulator = make("unreliable:Hangs", num_envs=2, workers=2)
     simulator.reset(seed=0)
     processes = multiprocessing.active_children()
@@ -206,7 +207,7 @@ def test_workers_end_with_a_main_process_that_was_killed():
 def test_a_script_without_a_main_guard_is_told_how_to_have_one():
     done = run(KILLED.replace('if __name__ == "__main__":', "if True:"))
     assert done.returncode == 1
-    assert "instance 0 of 2: its worker process ended with exit status 1" in done.stderr
+    assert re.search("instance [01] of 2: its worker process ended with exit status 1", done.stderr)
     assert 'under `if __name__ == "__main__":`' in done.stderr
 
 
@@ -229,7 +230,7 @@ def test_a_factory_is_found_wherever_this_process_finds_it(make, monkeypatch, tm
             "unreliable:of_two_kinds",
             r"the spaces of instance 1 are .*\(2,\).*instance 0 .*\(3,\)",
         ),
-        ("unreliable:DiesWhenMade", "instance 0 of 3: its worker process ended with exit status 7"),
+        ("unreliable:DiesWhenMade", "instance [02] of 3: its worker process ended with exit status 7"),
         ("CartPole-v1", "action space is Discrete"),
         ("Pendulun-v1", "did you mean Pendulum-v1"),
     ],
@@ -262,7 +263,7 @@ def test_what_cannot_be_set_says_so(make):
 def test_an_info_that_cannot_be_sent_is_told(make):
     simulator = make("unreliable:Unsendable", num_envs=2, workers=1)
     simulator.reset(seed=0)
-    with pytest.raises(SimulatorError, match="its info cannot be sent between processes"):
+    with pytest.raises(SimulatorError, match=r"instance 0 of 2, step 1 since.*its info.* cannot be sent"):
         simulator.step(np.zeros((2, 1), np.float32))
     simulator.reset(seed=0)
 

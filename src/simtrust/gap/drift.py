@@ -1,6 +1,7 @@
 """How far a simulator goes astray within many steps, left to itself in logged states."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -64,9 +65,8 @@ def drift(
     refuse_empty(dataset)
     scale = dimension_scales(dataset, normalisation)
     rows = _drawn_starts(dataset, horizon, starts, seed)
-    rolled = Probe.of(dataset, simulator_name, shifts, min(len(rows), INSTANCES), seed).roll(
-        rows, horizon, progress
-    )
+    with closing(Probe.of(dataset, simulator_name, shifts, min(len(rows), INSTANCES), seed)) as probe:
+        rolled = probe.roll(rows, horizon, progress)
     each = root_mean_square(_drift_errors(dataset, rows, rolled.predicted), scale)
     each[rolled.diverged] = np.nan
     if not rolled.determined.any():

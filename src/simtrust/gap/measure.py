@@ -1,7 +1,6 @@
 """Where a simulator deviates from the log, by how much, and what it looks like: all in one call."""
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +34,7 @@ from simtrust.gap.verdict import NOTICED, PERHAPS, TRUSTED, judge
 from simtrust.gap.worst_episodes import worst_episodes
 from simtrust.simulators import Shift, make_simulator
 from simtrust.simulators.built_in import find_built_in
+from simtrust.simulators.closing import closed_at_end
 from simtrust.stages import Stage, unheard
 from simtrust.types import Transitions
 
@@ -168,7 +168,7 @@ Probed = tuple[Transitions[np.ndarray], Box]
 
 def _probe(dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: int) -> Probed:
     """Rows of the simulator's own rollouts, and the space of its actions."""
-    with closing(make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)) as instances:
+    with closed_at_end(make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)) as instances:
         space = instances.single_action_space
         assert isinstance(space, Box)
         return probe_rollouts(instances, dataset, rows=PROBE_ROWS, seed=seed), space
@@ -254,7 +254,7 @@ def _trust(
 def _follow(
     policy: NamedPolicy, trust: FittedTrust, simulator: str, shifts: Sequence[Shift], seed: int
 ) -> PolicyTrust:
-    with closing(make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)) as instances:
+    with closed_at_end(make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)) as instances:
         rows = roll_out(instances, policy.act, POLICY_ROWS, seed)
     found = trust.model.assess(rows.observation, rows.action)
     return PolicyTrust(

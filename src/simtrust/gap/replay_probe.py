@@ -5,6 +5,7 @@ Needs no training, and sees each row's own error. What a simulator cannot be tol
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from simtrust.data.dataset import unknown_next_state
 from simtrust.errors import ConfigError, DataError, SimulatorError
 from simtrust.simulators import Shift, make_simulator
 from simtrust.simulators.built_in import find_built_in
+from simtrust.simulators.closing import close_all
 from simtrust.simulators.guard import GuardedSimulator
 from simtrust.simulators.shifts import check_distinct
 
@@ -74,10 +76,9 @@ def replay(
         ConfigError: an option has a value that cannot work.
     """
     rows = _checked_rows(dataset, rows)
-    probe = Probe.of(
-        dataset, simulator_name, shifts, min(require_positive("instances", instances), len(rows)), seed
-    )
-    rolled = probe.roll(rows, 1, progress)
+    instances = min(require_positive("instances", instances), len(rows))
+    with closing(Probe.of(dataset, simulator_name, shifts, instances, seed)) as probe:
+        rolled = probe.roll(rows, 1, progress)
     unrecorded = unknown_next_state(dataset.transitions)[rows]
     made = Replay(
         rows, rolled.predicted[:, 0], unrecorded, ~rolled.determined, rolled.diverged, rolled.failure
@@ -156,13 +157,20 @@ class Probe:
             delay = sum(int(shift.amount) for shift in shifts if shift.kind == "delay")
             others = [shift for shift in shifts if shift.kind != "delay"]
             simulator = make_simulator(built_in.ideal, num_envs=instances, shifts=others)
-        simulator.check_settable()
-        check_against_simulator(
-            dataset, simulator.single_observation_space, simulator.single_action_space, name
-        )
-        simulator.reset(seed=seed)
+        with ExitStack() as opened:
+            opened.callback(close_all, simulator)
+            simulator.check_settable()
+            check_against_simulator(
+                dataset, simulator.single_observation_space, simulator.single_action_space, name
+            )
+            simulator.reset(seed=seed)
+            opened.pop_all()
         observations = np.asarray(dataset.transitions.observation)
         return cls(simulator, observations, _received_actions(dataset, delay))
+
+    def close(self) -> None:
+        """Close the simulator; an error of its own is a warning."""
+        close_all(self.simulator)
 
     def roll(self, rows: np.ndarray, horizon: int, progress: Progress | None = None) -> Rolled:
         """Step from each of ``rows [N]`` under the following ``horizon`` logged actions.

@@ -7,10 +7,10 @@ from simtrust.gap.findings import ModelEstimate, ReplayEstimate, Verdict
 TRUSTED = 0.1
 """A row is trusted if the simulator's one-step error is below this share of the logged change's deviation."""
 NOTICED = 0.02
-"""From this mean on, replay says that there is a gap. What observations do not tell of a state, such as how
+"""Above this mean, replay says that there is a gap. What observations do not tell of a state, such as how
 far a wheel has sunk into the floor, gives 0.009 for the unshifted robot."""
 PERHAPS, MOSTLY = 1e-3, 0.8
-"""From the first on, it says so too if one correction explains the second: float32 logs alone give 1e-5."""
+"""Above the first, it says so too if one correction explains the second: float32 logs alone give 1e-5."""
 MODEL_NOTICED, DISTINCT = 0.015, 0.2
 """The model estimator says that there is a gap if its median is above the first, and if rows tell reality and
 simulator apart by more than the second, in nats a dimension: see ``benchmarks/gap_truth.py``."""

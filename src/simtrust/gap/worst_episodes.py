@@ -1,6 +1,7 @@
 """The episodes in which the simulator errs most, and what it makes of them when it is left to itself."""
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 
@@ -54,12 +55,12 @@ def worst_episodes(
     gap = np.full(len(dataset), np.nan)
     gap[errors.rows] = errors.gap
     means = _episode_means(dataset, gap)
-    probe = Probe.of(dataset, simulator_name, shifts, 1, seed)
     # In the order of the log where they are equal, and NaN, which are passed over, last.
     ordered = np.argsort(-means, kind="stable")[: min(most, np.count_nonzero(~np.isnan(means)))]
-    return tuple(
-        _run(dataset, probe, gap, int(episode), float(means[episode]), horizon) for episode in ordered
-    )
+    with closing(Probe.of(dataset, simulator_name, shifts, 1, seed)) as probe:
+        return tuple(
+            _run(dataset, probe, gap, int(episode), float(means[episode]), horizon) for episode in ordered
+        )
 
 
 def _episode_means(dataset: Dataset, gap: np.ndarray) -> np.ndarray:

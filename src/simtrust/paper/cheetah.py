@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from simtrust import __version__
 from simtrust.algorithms.agent import Agent, Algorithm, least
 from simtrust.algorithms.recipes import get_recipe
 from simtrust.api import train
@@ -37,6 +38,7 @@ from simtrust.training.checkpoint import CheckpointStore, Manifest, write_atomic
 from simtrust.training.config import TrainConfig, config_from_json, config_to_json
 from simtrust.training.fleet import Fleet, over_runs
 from simtrust.training.loop import resume
+from simtrust.training.run_directory import CHECKPOINTS
 from simtrust.training.scaling import Scaling
 from simtrust.types import Transitions
 
@@ -47,6 +49,7 @@ X_VELOCITY = TASKS[TASK].observation_names.index("x-velocity (m/s)")
 ROWS = 4_000
 """At most so many rows of each run's replay buffer are measured, spread over all of it."""
 CHECKPOINT_EVERY = 10_000
+POINT_FORMAT = 1
 COLUMNS = ("x_velocity", "u", "omega", "q", "true_gap")
 
 
@@ -109,7 +112,7 @@ def measure(run: Path, dataset: Dataset) -> Point:
     """
     config, extra = config_from_json(run / "config.json")
     scaling = Scaling.from_json(extra["scaling"])
-    store = CheckpointStore(run / "checkpoints")
+    store = CheckpointStore(run / CHECKPOINTS)
     manifest = store.latest()
     if manifest is None:
         raise RunError(f"{run} holds no checkpoint; choose another --out")
@@ -190,13 +193,19 @@ def _in_machine_units(rows: Transitions[Array], scaling: Scaling, run: int) -> T
 def save_point(point: Point, path: Path) -> None:
     """Keep a point as npz."""
     content = io.BytesIO()
-    np.savez_compressed(content, **asdict(point))
+    np.savez_compressed(content, format=POINT_FORMAT, simtrust_version=__version__, **asdict(point))
     write_atomically(path, content.getvalue())
 
 
 def load_point(path: Path) -> Point:
-    """Read `save_point`'s file."""
+    """Read `save_point`'s file; `RunError` if a version with another format wrote it."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
+    version, writer = int(arrays.pop("format", 1)), arrays.pop("simtrust_version", "unknown")
+    if version != POINT_FORMAT:
+        raise RunError(
+            f"{path} has format {version}, this version of simtrust reads {POINT_FORMAT}; "
+            f"use the version that wrote it: {writer}"
+        )
     step, seeds = int(arrays.pop("step")), tuple(arrays.pop("seeds").tolist())
     return Point(step, seeds, **arrays)

@@ -63,7 +63,7 @@ def figure2(
         ConfigError: a name is unknown, or a number too small; before any work.
         RunError: ``out`` holds a cell of other seeds, episodes or steps.
     """
-    _check(seeds, episodes, recipes, studies)
+    _check({"seeds": seeds, "episodes": episodes, "steps": options.get("steps", 1)}, recipes, studies)
     console = Console(quiet=quiet)
     for name in studies:
         log = log_of(STUDIES[name], out, quiet=quiet)
@@ -79,8 +79,8 @@ def figure2(
     return cells
 
 
-def _check(seeds: int, episodes: int, recipes: Sequence[str], studies: Sequence[str]) -> None:
-    for option, value in (("seeds", seeds), ("episodes", episodes)):
+def _check(counts: dict[str, int], recipes: Sequence[str], studies: Sequence[str]) -> None:
+    for option, value in counts.items():
         if value < 1:
             raise ConfigError(f"--{option} is {value}; it must be at least 1")
     for option, names, known in (("recipe", recipes, RECIPES), ("task", studies, STUDIES)):

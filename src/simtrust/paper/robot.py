@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from simtrust import __version__
 from simtrust.api import train
 from simtrust.errors import RunError
 from simtrust.evaluation.statistics import Interval, mean_interval
 from simtrust.evaluation.traces import Traces, record_episodes
 from simtrust.simulators.built_in import real_machine
+from simtrust.simulators.closing import closed_at_end
 from simtrust.simulators.log_recording import TaskName, generate_wheel_legged_log
 from simtrust.simulators.wheel_legged import (
     CONTROL_RATE,
@@ -27,6 +29,7 @@ from simtrust.training.config import config_from_json
 from simtrust.training.loop import resume
 from simtrust.training.policy import Policy, evaluation_instances, start_seeds
 
+CELL_FORMAT = 1
 CONTROL_SECONDS = 1.0 / CONTROL_RATE
 
 NETWORKS: dict[str, Any] = {
@@ -174,9 +177,9 @@ def judge(
     policy = Policy(directory)
     measures, traces = {}, {}
     for fidelity, name in (("real", study.real), ("simulator", study.simulator)):
-        environment = evaluation_instances(policy, name, episodes=episodes)
         starts = start_seeds(policy, episodes=episodes, seed=seed)
-        returns, recorded = record_episodes(environment, policy, runs=len(policy.seeds), seeds=starts)
+        with closed_at_end(evaluation_instances(policy, name, episodes=episodes)) as environment:
+            returns, recorded = record_episodes(environment, policy, runs=len(policy.seeds), seeds=starts)
         traces[fidelity] = recorded
         measures[f"{fidelity} return"] = returns.returns.tolist()
         measures[f"{fidelity} seconds"] = (returns.lengths * CONTROL_SECONDS).tolist()
@@ -186,10 +189,21 @@ def judge(
 
 def save_cell(cell: Cell, path: Path) -> None:
     """Keep a cell's measures as JSON."""
-    write_atomically(path, (json.dumps(asdict(cell)) + "\n").encode())
+    write_atomically(
+        path,
+        (
+            json.dumps({"format": CELL_FORMAT, "simtrust_version": __version__, **asdict(cell)}) + "\n"
+        ).encode(),
+    )
 
 
 def load_cell(path: Path) -> Cell:
-    """Read `save_cell`'s file."""
+    """Read `save_cell`'s file; `RunError` if a version with another format wrote it."""
     stored = json.loads(path.read_text())
+    version, writer = stored.pop("format", 1), stored.pop("simtrust_version", "unknown")
+    if version != CELL_FORMAT:
+        raise RunError(
+            f"{path} has format {version}, this version of simtrust reads {CELL_FORMAT}; "
+            f"use the version that wrote it: {writer}"
+        )
     return Cell(**{**stored, "seeds": tuple(stored["seeds"])})

@@ -1,16 +1,37 @@
 """Simulators by name: built-in tasks, Gymnasium ids, and users' own factories, all guarded."""
 
+import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode
 
 from simtrust.errors import ConfigError, ShiftError, SimulatorError
 from simtrust.simulators.built_in import BUILT_IN, BuiltIn, find_built_in
+from simtrust.simulators.checked_instance import CheckedInstance, make_checked
+from simtrust.simulators.closing import close_instances
 from simtrust.simulators.factories import instance_factory
-from simtrust.simulators.guard import CheckedInstance, GuardedSimulator
+from simtrust.simulators.guard import GuardedSimulator
 from simtrust.simulators.shifts import Shift, check_distinct
+from simtrust.simulators.side_by_side import SideBySide
 from simtrust.simulators.workers import WorkerInstances
+
+_STEP_TIMEOUT: ContextVar[float | None] = ContextVar("step_timeout", default=None)
+
+
+@contextmanager
+def steps_limited(step_timeout: float | None) -> Iterator[None]:
+    """Within the block, `make_simulator` sets this limit where it is given none, to what is not built in.
+
+    For estimates of the gap, which make the simulator by its name in many places.
+    """
+    before = _STEP_TIMEOUT.set(None if step_timeout is None else _seconds(step_timeout))
+    try:
+        yield
+    finally:
+        _STEP_TIMEOUT.reset(before)
 
 
 def make_simulator(
@@ -20,6 +41,7 @@ def make_simulator(
     shifts: Sequence[Shift] = (),
     max_episode_steps: int | None = None,
     workers: int = 0,
+    step_timeout: float | None = None,
 ) -> GuardedSimulator:
     """Make S guarded instances of a simulator, which restart only on request.
 
@@ -39,16 +61,21 @@ def make_simulator(
         workers: processes among which the instances of an environment that is not built in are shared out,
             which pays where a step takes longer than about 1 ms; 0: all in this process. The rows are the
             same. Close the simulator to end them.
+        step_timeout: seconds that a reset or a step of one instance may take if it is not built in; making
+            one may take as long, or a minute if that is more. Then it is killed, and the call raises; for
+            that the instances are in at least one worker process. None: that of `steps_limited`, or none.
 
     Raises:
         SimulatorError: the name is unknown, or what it names cannot be made or has unsupported spaces.
         ShiftError: the simulator supports no shifts, or a shift would change nothing.
-        ConfigError: a number is not positive, or workers are asked for a built-in task.
+        ConfigError: a number is not positive, or workers or a time limit are asked for a built-in task.
     """
     num_envs = _positive("num_envs", num_envs)
     if max_episode_steps is not None:
         max_episode_steps = _positive("max_episode_steps", max_episode_steps)
     workers = _positive("workers", workers, least=0)
+    if step_timeout is not None:
+        step_timeout = _seconds(step_timeout)
     check_distinct(shifts)
     built_in = find_built_in(name)
     if built_in is not None:
@@ -57,14 +84,24 @@ def make_simulator(
                 f"{built_in.name} is built in and steps its instances on several cores by itself; leave out "
                 f"workers (--sim-workers {workers})"
             )
+        if step_timeout is not None:
+            raise ConfigError(
+                f"{built_in.name} is built in and waits for nothing; leave out the time limit "
+                f"(--step-timeout {step_timeout:g})"
+            )
         return _make_built_in(built_in, num_envs, shifts, max_episode_steps)
     if shifts:
         raise ShiftError(
             f"{name!r} supports no shifts ({', '.join(map(str, shifts))}); only {', '.join(BUILT_IN)} do. "
             "Build the shift into a factory of your own instead and name it as module:factory"
         )
+    step_timeout = _STEP_TIMEOUT.get() if step_timeout is None else step_timeout
+    if step_timeout is not None:
+        # Nothing can stop code in this process that does not return.
+        workers = max(workers, 1)
     if workers:
-        return GuardedSimulator(WorkerInstances(name, num_envs, workers, max_episode_steps), name)
+        shared = WorkerInstances(name, num_envs, workers, max_episode_steps, step_timeout)
+        return GuardedSimulator(shared, name)
     return _make_synchronous(name, num_envs, max_episode_steps)
 
 
@@ -79,6 +116,12 @@ def _positive(option: str, value: int, least: int = 1) -> int:
     return number
 
 
+def _seconds(value: float) -> float:
+    if not isinstance(value, float | int) or not 0 < value < math.inf:
+        raise ConfigError(f"step_timeout (--step-timeout) must be a positive number, got {value!r}")
+    return float(value)
+
+
 def _make_built_in(
     built_in: BuiltIn, num_envs: int, shifts: Sequence[Shift], max_episode_steps: int | None
 ) -> GuardedSimulator:
@@ -89,15 +132,18 @@ def _make_built_in(
 
 def _make_synchronous(name: str, num_envs: int, max_episode_steps: int | None) -> GuardedSimulator:
     make_env = instance_factory(name, max_episode_steps)
-    checked = [CheckedInstance(make_env(), name, index, num_envs) for index in range(num_envs)]
-    if len({id(instance.unwrapped) for instance in checked}) < num_envs:
-        raise SimulatorError(f"{name}: the factory must return a new environment at every call")
-    try:
-        # The default argument binds each instance now, not when the loop is over.
-        environments = SyncVectorEnv(
-            [lambda instance=instance: instance for instance in checked],
-            autoreset_mode=AutoresetMode.DISABLED,
-        )
-    except Exception as error:
-        raise SimulatorError(f"{name}: the instances cannot be run side by side: {error}") from error
+    checked: list[CheckedInstance] = []
+    with ExitStack() as opened:
+        opened.callback(close_instances, name, checked)
+        for index in range(num_envs):
+            checked.append(make_checked(make_env, name, index, num_envs, checked))
+        try:
+            # The default argument binds each instance now, not when the loop is over.
+            environments = SideBySide(
+                [lambda instance=instance: instance for instance in checked],
+                autoreset_mode=AutoresetMode.DISABLED,
+            )
+        except Exception as error:
+            raise SimulatorError(f"{name}: the instances cannot be run side by side: {error}") from error
+        opened.pop_all()
     return GuardedSimulator(environments, name)

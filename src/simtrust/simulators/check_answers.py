@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from simtrust.errors import SimulatorError
-from simtrust.simulators.guard import CheckedInstance
+from simtrust.simulators.checked_instance import CheckedInstance
 from simtrust.simulators.probing import STEPS, Check, box_of, first_difference, random_actions, trajectory
 
 LONGEST_EPISODE, LONGEST_SECONDS = 2_000, 5.0

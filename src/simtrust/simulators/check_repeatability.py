@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from simtrust.simulators.guard import CheckedInstance
+from simtrust.simulators.checked_instance import CheckedInstance
 from simtrust.simulators.probing import (
     STEPS,
     Check,

@@ -3,6 +3,8 @@
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -22,8 +24,11 @@ from simtrust.simulators.check_repeatability import (
     seeded_start,
     settable,
 )
+from simtrust.simulators.checked_instance import CheckedInstance, make_checked
+from simtrust.simulators.closing import close_instances
 from simtrust.simulators.factories import instance_factory
-from simtrust.simulators.guard import CheckedInstance, GuardedSimulator
+from simtrust.simulators.foreign_code import contained, signals_kept
+from simtrust.simulators.guard import GuardedSimulator
 from simtrust.simulators.probing import Check, box_of
 from simtrust.simulators.shifts import Shift
 
@@ -87,19 +92,23 @@ def check_simulator(
     """
     make = _maker(name, shifts)
     raw = make()
-    if find_built_in(name) is None:
-        yield gymnasiums_own(raw)
-    try:
-        env = CheckedInstance(raw, name, 0, 1)
-    except SimulatorError as error:
-        yield Check("spaces", "failed", str(error), "nothing else was checked")
-        return
-    yield _spaces(env)
-    for title, check in REPEATED.items():
-        yield guarded(title, check, env)
-    yield guarded("a second instance", second_instance, env, lambda: CheckedInstance(make(), name, 1, 2))
-    for title, check in USUAL.items():
-        yield guarded(title, check, env)
+    with ExitStack() as opened:
+        opened.callback(close_instances, name, [raw])
+        if find_built_in(name) is None:
+            yield gymnasiums_own(raw)
+        try:
+            env = CheckedInstance(raw, name, 0, 1)
+        except SimulatorError as error:
+            yield Check("spaces", "failed", str(error), "nothing else was checked")
+            return
+        yield _spaces(env)
+        for title, check in REPEATED.items():
+            yield guarded(title, check, env)
+        another = partial(make_checked, make, name, 1, 2, [env])
+        yield guarded("a second instance", second_instance, env, another)
+        for title, check in USUAL.items():
+            yield guarded(title, check, env)
+        opened.pop_all()
     yield closes(env)
     if dataset is not None:
         yield from against_log(dataset, env.observation_space, env.action_space, name)
@@ -120,7 +129,8 @@ def gymnasiums_own(env: gymnasium.Env) -> Check:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            check_env(env.unwrapped, skip_render_check=True)
+            with signals_kept(), contained():
+                check_env(env.unwrapped, skip_render_check=True)
         except Exception as error:
             problem = str(error) if isinstance(error, AssertionError) else describe_error(error)
     told = dict.fromkeys(re.sub(r"\x1b\[\d+m|WARN: ", "", str(warning.message)) for warning in caught)

@@ -1,10 +1,11 @@
 """Closing environments, which may be hardware: every one of them, whatever one of them raises."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
+from gymnasium import Env
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from simtrust.errors import describe_error
@@ -23,10 +24,16 @@ def close_all(*environments: VectorEnv) -> None:
             if isinstance(bare, SyncVectorEnv) and not bare.closed:
                 # Its own close() would leave out the instances after the first that raises.
                 bare.closed = True
-                for instance in reversed(bare.envs):
-                    stack.callback(_close, str(environment), instance.close)
+                stack.callback(close_instances, str(environment), bare.envs)
             else:
                 stack.callback(_close, str(environment), environment.close)
+
+
+def close_instances(name: str, instances: Sequence[Env]) -> None:
+    """Close every one, as `close_all`."""
+    with ExitStack() as stack:
+        for instance in reversed(instances):
+            stack.callback(_close, name, instance.close)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import importlib
 import operator
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from gymnasium.wrappers import TimeLimit
 
 from simtrust.errors import SimulatorError, describe_error
 from simtrust.simulators.built_in import BUILT_IN
+from simtrust.simulators.foreign_code import contained, signals_kept
 
 
 def instance_factory(name: str, max_episode_steps: int | None = None) -> Callable[[], gymnasium.Env]:
@@ -32,7 +33,7 @@ def instance_factory(name: str, max_episode_steps: int | None = None) -> Callabl
 
 def _import_factory(name: str, module: str, attribute: str) -> Callable[[], Any]:
     try:
-        with _working_directory_first():
+        with signals_kept(), contained(), _working_directory_first():
             factory = operator.attrgetter(attribute)(importlib.import_module(module))
     except ModuleNotFoundError as error:
         raise SimulatorError(f"{name}: {error}; is it installed, or is its folder on PYTHONPATH?") from error
@@ -51,12 +52,15 @@ def _working_directory_first() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(here)
+        # The module may have replaced it.
+        with suppress(ValueError):
+            sys.path.remove(here)
 
 
 def _from_factory(name: str, factory: Callable[[], Any], max_episode_steps: int | None) -> gymnasium.Env:
     try:
-        env = factory()
+        with signals_kept(), contained():
+            env = factory()
     except Exception as error:
         raise SimulatorError(f"{name}: the factory raised {describe_error(error)}") from error
     if not isinstance(env, gymnasium.Env):
@@ -67,7 +71,8 @@ def _from_factory(name: str, factory: Callable[[], Any], max_episode_steps: int 
 def _from_registry(name: str, max_episode_steps: int | None) -> gymnasium.Env:
     try:
         # Gymnasium's checker only warns, once, of part of what CheckedInstance refuses.
-        return gymnasium.make(name, max_episode_steps=max_episode_steps, disable_env_checker=True)
+        with signals_kept(), contained():
+            return gymnasium.make(name, max_episode_steps=max_episode_steps, disable_env_checker=True)
     except gymnasium.error.UnregisteredEnv as error:
         raise SimulatorError(
             f"unknown simulator {name!r}{_did_you_mean(name)}; built-in are {', '.join(BUILT_IN)}; any "

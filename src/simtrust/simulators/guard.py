@@ -2,125 +2,19 @@
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
 from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 
-from simtrust.errors import SimulatorError, describe_error
+from simtrust.errors import NonFiniteAnswer, SimulatorError, describe_error
 from simtrust.simulators.batched import BatchedTask
+from simtrust.simulators.checked_instance import CheckedInstance, is_number, where
 from simtrust.simulators.task_specs import States
 
 
 class StateNotSettable(SimulatorError):
     """The simulator cannot be put into a logged state; estimate its gap by other means than replay."""
-
-
-def _where(name: str, instance: int, num_envs: int, step: int, action: np.ndarray | None) -> str:
-    if action is None:
-        return f"{name}, instance {instance} of {num_envs}, at reset"
-    shown = np.array2string(np.asarray(action), separator=", ", max_line_width=10**6)
-    return f"{name}, instance {instance} of {num_envs}, step {step} since its reset, action {shown}"
-
-
-class CheckedInstance(gymnasium.Wrapper):
-    """One environment whose errors and malformed answers become `SimulatorError`s that name it.
-
-    Numbers that are not finite are left to `GuardedSimulator`, which checks all instances at once.
-
-    Raises:
-        SimulatorError: at construction, if a space is not a 1-D Box, or an action bound not finite.
-    """
-
-    def __init__(self, env: gymnasium.Env, name: str, instance: int, num_envs: int) -> None:
-        super().__init__(env)
-        self._title, self._instance, self._num_envs = name, instance, num_envs
-        self._steps = 0
-        self._observation_box = _check_spaces(env, name)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """As `gymnasium.Env.reset`; the observation is checked."""
-        self._steps = 0
-        answer = self._call(None, self.env.reset, seed=seed, options=options)
-        if not isinstance(answer, tuple) or len(answer) != 2:
-            self._fail(None, "reset must return (observation, info)")
-        observation, info = answer
-        return self._checked_observation(observation, None), info
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """As `gymnasium.Env.step`; shape, kind of number and flags are checked."""
-        self._steps += 1
-        answer = self._call(action, self.env.step, action)
-        if not isinstance(answer, tuple) or len(answer) != 5:
-            self._fail(action, "step must return (observation, reward, terminated, truncated, info)")
-        observation, reward, terminated, truncated, info = answer
-        observation = self._checked_observation(observation, action)
-        if np.ndim(reward) != 0 or not _is_number(np.asarray(reward)):
-            self._fail(action, f"the reward must be a number, got {reward!r}")
-        for flag, value in (("terminated", terminated), ("truncated", truncated)):
-            if not isinstance(value, bool | np.bool_):
-                self._fail(action, f"{flag} must be a bool, got {value!r}")
-        return observation, float(reward), bool(terminated), bool(truncated), info
-
-    @property
-    def offers_set_observation(self) -> bool:
-        """Whether the environment's own class has a method ``set_observation``."""
-        return callable(getattr(self.unwrapped, "set_observation", None))
-
-    def set_observation(self, observation: np.ndarray) -> None:
-        """Put the environment, just reset, into the state that an observation ``[O]`` tells."""
-        environment: Any = self.unwrapped
-        self._call(None, environment.set_observation, observation)
-
-    def _call(self, action: np.ndarray | None, function: Callable, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
-            self._fail(action, f"the environment raised {describe_error(error)}", error)
-
-    def _checked_observation(self, observation: Any, action: np.ndarray | None) -> np.ndarray:
-        space = self._observation_box
-        try:
-            array = np.asarray(observation)
-        except ValueError as error:  # ragged
-            self._fail(action, f"the observation is not an array: {error}", error)
-        if array.shape != space.shape:
-            self._fail(action, f"the observation has shape {array.shape}, its space {space.shape}: {array}")
-        if not _is_number(array) or not np.can_cast(array.dtype, space.dtype, "same_kind"):
-            self._fail(
-                action, f"the observation has dtype {array.dtype}, its space {space.dtype}: {observation!r}"
-            )
-        return array
-
-    def _fail(self, action: np.ndarray | None, problem: str, cause: Exception | None = None) -> NoReturn:
-        where = _where(self._title, self._instance, self._num_envs, self._steps, action)
-        raise SimulatorError(f"{where}: {problem}") from cause
-
-
-def _is_number(array: np.ndarray) -> bool:
-    return array.dtype.kind in "fiu"
-
-
-def _check_spaces(env: gymnasium.Env, name: str) -> Box:
-    """The observation space, if both spaces are supported."""
-    observation, action = env.observation_space, env.action_space
-    if not isinstance(observation, Box) or len(observation.shape) != 1 or observation.dtype.kind not in "fiu":
-        problem = f"its observation space is {observation}"
-    elif not isinstance(action, Box) or len(action.shape) != 1 or action.dtype.kind != "f":
-        problem = f"its action space is {action}"
-    elif not (np.isfinite(action.low) & np.isfinite(action.high) & (action.low < action.high)).all():
-        problem = f"its action bounds are {action.low} to {action.high}"
-    else:
-        return observation
-    raise SimulatorError(
-        f"{name}: unsupported: {problem}. Supported are a 1-D Box of numbers as observation space and a 1-D "
-        "Box of floats with finite bounds, low < high, as action space; wrap the environment in a "
-        "factory (FlattenObservation, RescaleAction, ...) and name it as module:factory"
-    )
 
 
 @runtime_checkable
@@ -320,16 +214,16 @@ class GuardedSimulator(VectorWrapper):
 
     def _checked_actions(self, actions: Any) -> np.ndarray:
         actions = np.ascontiguousarray(actions)
-        if actions.shape != self._action_shape or not _is_number(actions):
+        if actions.shape != self._action_shape or not is_number(actions):
             raise SimulatorError(
                 f"{self.name}: actions must be numbers of shape {self._action_shape}, got {actions.dtype} of "
                 f"shape {actions.shape}"
             )
         if not np.isfinite(actions).all():
             instance, dimension = _first_not_finite(actions)
-            where = self._where(instance, actions, step=int(self._steps[instance]) + 1)
+            place = self._where(instance, actions, step=int(self._steps[instance]) + 1)
             value = actions[instance, dimension]
-            raise SimulatorError(f"{where}: action dimension {dimension} is {value}; nothing was stepped")
+            raise SimulatorError(f"{place}: action dimension {dimension} is {value}; nothing was stepped")
         return actions if actions.dtype.kind == "f" else actions.astype(self.single_action_space.dtype)
 
     def _check_observation(self, observation: np.ndarray, actions: np.ndarray | None) -> None:
@@ -347,7 +241,8 @@ class GuardedSimulator(VectorWrapper):
         self._must_reset[:] = True
         place = f" dimension {dimension[0]}" if dimension else ""
         value = values[(instance, *dimension)]
-        raise SimulatorError(f"{self._where(instance, actions)}: {what}{place} is {value}")
+        message = f"{self._where(instance, actions)}: {what}{place} is {value}"
+        raise NonFiniteAnswer(message, instance, what, np.array(values[instance]))
 
     def _call(self, actions: np.ndarray | None, function: Callable, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -364,7 +259,7 @@ class GuardedSimulator(VectorWrapper):
     def _where(self, instance: int, actions: np.ndarray | None, step: int | None = None) -> str:
         action = None if actions is None else actions[instance]
         step = int(self._steps[instance]) if step is None else step
-        return _where(self.name, instance, self.num_envs, step, action)
+        return where(self.name, instance, self.num_envs, step, action)
 
 
 def _first_not_finite(values: np.ndarray) -> list[int]:

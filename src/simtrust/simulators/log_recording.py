@@ -13,8 +13,10 @@ from rich.progress import track
 from simtrust.data import save_dataset
 from simtrust.data.formats import prepare_hdf5
 from simtrust.errors import ConfigError
+from simtrust.limits import available_memory
 from simtrust.simulators.adapters import make_simulator
 from simtrust.simulators.built_in import real_machine
+from simtrust.simulators.closing import closed_at_end
 from simtrust.simulators.guard import GuardedSimulator
 from simtrust.simulators.human_operator import BEHAVIOUR, HumanOperator
 from simtrust.simulators.wheel_legged import (
@@ -70,9 +72,18 @@ def generate_wheel_legged_log(
         raise ConfigError(f"rows: {rows} is below 1")
     if seed < 0:
         raise ConfigError(f"seed: {seed} is below 0")
+    _check_memory(TASKS[task], rows)
     prepare_hdf5(path)
     log = _record(TASKS[task], rows, seed, quiet=quiet)
     return save_dataset(path, log, metadata=_metadata(TASKS[task], seed))
+
+
+def _check_memory(task: BalancingTask, rows: int) -> None:
+    needed = 4 * rows * (2 * len(task.observed) + 3)
+    if 2 * needed > available_memory():
+        raise ConfigError(
+            f"rows: {rows} take {needed / 2**30:,.1f} GiB, more than half of the free memory; record fewer"
+        )
 
 
 def _record(task: BalancingTask, rows: int, seed: int, *, quiet: bool) -> dict[str, np.ndarray]:
@@ -82,16 +93,15 @@ def _record(task: BalancingTask, rows: int, seed: int, *, quiet: bool) -> dict[s
     """
     limit = round(task.seconds * CONTROL_RATE)
     robots, steps = -(-rows // limit), min(rows, limit)
-    simulator = make_simulator(real_machine(task.name), num_envs=robots)
     operators = HumanOperator(task, num_envs=robots, seed=seed)
     seeds = np.random.SeedSequence(seed).generate_state(robots)
     log = _empty_log(robots, steps, len(task.observed))
-    observation, ended = simulator.reset(seed=[int(one) for one in seeds])[0], np.ones(robots, bool)
     console = Console(stderr=True, quiet=quiet)
     shown = console.is_terminal and not quiet
-    for step in track(range(steps), f"Recording {task.name}", console=console, disable=not shown):
-        observation, ended = _record_step(simulator, operators, observation, ended, log, step)
-    simulator.close()
+    with closed_at_end(make_simulator(real_machine(task.name), num_envs=robots)) as simulator:
+        observation, ended = simulator.reset(seed=[int(one) for one in seeds])[0], np.ones(robots, bool)
+        for step in track(range(steps), f"Recording {task.name}", console=console, disable=not shown):
+            observation, ended = _record_step(simulator, operators, observation, ended, log, step)
     log = {key: values.reshape(robots * steps, *values.shape[2:])[:rows] for key, values in log.items()}
     # Where a robot's rows end, its episode does.
     log["timeouts"][steps - 1 :: steps] = True

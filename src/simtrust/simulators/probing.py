@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from simtrust.simulators.guard import CheckedInstance
+from simtrust.simulators.checked_instance import CheckedInstance
 
 STEPS = 100
 """Of the trajectories that are compared."""

@@ -3,16 +3,19 @@
 import os
 import signal
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from gymnasium.spaces import Box, Space
+from gymnasium.spaces import Box
 
 from simtrust.errors import SimulatorError, describe_error
+from simtrust.simulators.checked_instance import CheckedInstance, make_checked
 from simtrust.simulators.factories import instance_factory
-from simtrust.simulators.guard import CheckedInstance
+
+UP = "up"
+"""The first message of a worker."""
 
 
 class Call(NamedTuple):
@@ -44,8 +47,9 @@ def serve(
 ) -> None:
     """Make instances, answer calls to them, and close them when told to or when the main process ends.
 
-    Each instance is answered for once when it is made, with `Facts`, and once for each call to it; either
-    may be a `Failure`. A call is a message of `Call`s by instance; None ends the process.
+    The first message says that the process is up. Each instance is answered for once when it is made, with
+    `Facts`, and once for each call to it; either may be a `Failure`. A call is a message of `Call`s by
+    instance; None ends the process.
     """
     # Ctrl-C reaches the whole group; the main process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -53,11 +57,12 @@ def serve(
     # What cannot be sent has no reader any more.
     with suppress(EOFError, OSError):
         os.chdir(folder)
+        pipe.send(UP)
         for index in indices:
-            _send(pipe, _made(instances, name, index, num_envs, limit))
+            _send(pipe, _made(instances, name, index, num_envs, limit), SimulatorError)
         while (calls := pipe.recv()) is not None:
             for index, call in calls.items():
-                _send(pipe, _answer(instances[index], call))
+                _send(pipe, _answer(instances[index], call), instances[index].here)
     for instance in instances.values():
         with suppress(Exception):
             instance.close()
@@ -67,20 +72,16 @@ def _made(
     instances: dict[int, CheckedInstance], name: str, index: int, num_envs: int, limit: int | None
 ) -> Facts | Failure:
     try:
-        instance = CheckedInstance(instance_factory(name, limit)(), name, index, num_envs)
-        if any(instance.unwrapped is other.unwrapped for other in instances.values()):
-            raise SimulatorError(f"{name}: the factory must return a new environment at every call")
+        instance = make_checked(instance_factory(name, limit), name, index, num_envs, instances.values())
     except Exception as error:
         return _failure(error)
+    except KeyboardInterrupt as error:
+        return _failure(SimulatorError(f"{name}: making it raised KeyboardInterrupt"), error)
     instances[index] = instance
-    spaces = _plain(instance.observation_space), _plain(instance.action_space)
-    return Facts(*spaces, dict(instance.metadata), instance.offers_set_observation)
-
-
-def _plain(space: Space) -> Box:
-    """The same box, but no class of the user's own, which might not be sent."""
-    assert isinstance(space, Box)
-    return Box(space.low, space.high, space.shape, space.dtype.type)
+    observation, action = instance.observation_space, instance.action_space
+    assert isinstance(observation, Box)
+    assert isinstance(action, Box)
+    return Facts(observation, action, dict(instance.metadata), instance.offers_set_observation)
 
 
 def _answer(instance: CheckedInstance, call: Call) -> Any:
@@ -88,21 +89,22 @@ def _answer(instance: CheckedInstance, call: Call) -> Any:
         return getattr(instance, call.method)(*call.arguments, **call.named)
     except Exception as error:
         return _failure(error)
+    except KeyboardInterrupt as error:
+        # Of the environment's own making: Ctrl-C is ignored here.
+        return _failure(instance.here("the environment raised KeyboardInterrupt"), error)
 
 
-def _failure(error: Exception) -> Failure:
+def _failure(error: Exception, cause: BaseException | None = None) -> Failure:
     message = str(error) if isinstance(error, SimulatorError) else describe_error(error)
-    return Failure(message, "".join(traceback.format_exception(error)))
+    return Failure(message, "".join(traceback.format_exception(cause or error)))
 
 
-def _send(pipe: Connection, answer: Any) -> None:
+def _send(pipe: Connection, answer: Any, refusal: Callable[[str], SimulatorError]) -> None:
     try:
         pipe.send(answer)
     except OSError:
         raise
     except Exception as error:
         # Nothing was sent yet: only the pickling failed.
-        problem = (
-            f"its info cannot be sent between processes ({describe_error(error)}); leave out the workers"
-        )
-        pipe.send(Failure(problem, ""))
+        problem = f"its info (or metadata) cannot be sent between processes: {describe_error(error)}; "
+        pipe.send(_failure(refusal(problem + "leave out of it what cannot be pickled")))

@@ -7,46 +7,35 @@ process knows which instance a dead worker was at.
 """
 
 import multiprocessing
-import signal
-import time
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from simtrust.errors import SimulatorError
+from simtrust.simulators.side_by_side import TolerantInfos
+from simtrust.simulators.worker_handle import Worker, WorkerDied, WorkerFault, end, gather
 from simtrust.simulators.worker_process import Call, Facts, Failure, serve
 
-GRACE_SECONDS = 5.0
-"""How long a worker may take to finish its step and close its instances."""
+MAKING_SECONDS = 60.0
+"""What making an instance may take where the time limit is shorter: much may have to be imported."""
 
-
-class WorkerDied(RuntimeError):
-    """A worker process ended by itself; ``ids`` has the instance that it was at."""
-
-    def __init__(self, instance: int, how: str) -> None:
-        self.ids = [instance]
-        super().__init__(f"its worker process {how}; all workers were ended, so make the simulator anew")
+MAIN_GUARD = (
+    ". If a script of yours makes it, "
+    'it must do so under `if __name__ == "__main__":`, since workers import it'
+)
 
 
 class InWorker(Exception):
     """The traceback of an error in a worker process, as text."""
 
 
-class _Worker(NamedTuple):
-    process: BaseProcess
-    pipe: Connection
-    instances: tuple[int, ...]
-
-
-class WorkerInstances(VectorEnv):
+class WorkerInstances(TolerantInfos):
     """S instances in at most ``workers`` processes, in `AutoresetMode.DISABLED`.
 
     The same seeds give the same rows as in one process. The workers end with `close`, with this object, or
@@ -58,17 +47,27 @@ class WorkerInstances(VectorEnv):
         num_envs: S.
         workers: how many processes, at least 1; no more than S are started.
         max_episode_steps: truncate episodes there; None: the environment's own limit, if it has one.
+        step_timeout: seconds that one reset or step of one instance may take, and to make it if they are
+            more than `MAKING_SECONDS`; None: no limit. A worker that is late is killed, even in the middle of
+            C code that never returns, with the processes that it has started; then the others are ended.
 
     Raises:
-        SimulatorError: a worker cannot import or make its instances, or their spaces differ.
+        SimulatorError: a worker cannot import or make its instances, or not in time, or their spaces differ.
     """
 
-    def __init__(self, name: str, num_envs: int, workers: int, max_episode_steps: int | None = None) -> None:
-        self._name, self.num_envs = name, num_envs
+    def __init__(
+        self,
+        name: str,
+        num_envs: int,
+        workers: int,
+        max_episode_steps: int | None = None,
+        step_timeout: float | None = None,
+    ) -> None:
+        self._name, self.num_envs, self._step_timeout = name, num_envs, step_timeout
         # Spawned, not forked: JAX and MuJoCo have threads, which a fork would leave in the middle of things.
         context = multiprocessing.get_context("spawn")
-        self._workers: list[_Worker] = []
-        self._end = weakref.finalize(self, _end, self._workers)
+        self._workers: list[Worker] = []
+        self._end = weakref.finalize(self, end, self._workers)
         for share in np.array_split(np.arange(num_envs), min(workers, num_envs)):
             pipe, theirs = context.Pipe()
             instances = tuple(int(index) for index in share)
@@ -79,7 +78,7 @@ class WorkerInstances(VectorEnv):
             finally:
                 # Else nobody would hear when the worker ends.
                 theirs.close()
-            self._workers.append(_Worker(process, pipe, instances))
+            self._workers.append(Worker(process, pipe, instances))
         first, *others = self._first_facts()
         for index, other in enumerate(others, start=1):
             if (other.observation, other.action) != (first.observation, first.action):
@@ -139,13 +138,17 @@ class WorkerInstances(VectorEnv):
         self._end()
 
     def _first_facts(self) -> list[Facts]:
+        limit = None if self._step_timeout is None else max(self._step_timeout, MAKING_SECONDS)
         try:
-            facts = _answers({index: worker for worker in self._workers for index in worker.instances})
-        except WorkerDied as error:
-            self._refuse(
-                f"{self._name}, instance {error.ids[0]} of {self.num_envs}: {error}. If a script of "
-                'yours makes it, it must do so under `if __name__ == "__main__":`, since workers import it'
-            )
+            # That Python and this package are up says each worker first, which no limit is set to.
+            gather({worker.instances[0]: worker for worker in self._workers})
+            facts = gather({index: worker for worker in self._workers for index in worker.instances}, limit)
+        except WorkerFault as error:
+            hint = MAIN_GUARD if isinstance(error, WorkerDied) else ""
+            self._refuse(f"{self._name}, instance {error.ids[0]} of {self.num_envs}: {error}{hint}")
+        except BaseException:
+            self.close()
+            raise
         failed = next((answer for answer in facts.values() if isinstance(answer, Failure)), None)
         if failed is not None:
             self._refuse(
@@ -163,7 +166,7 @@ class WorkerInstances(VectorEnv):
         """The answers of the instances called, by instance; raises the first failure in their order."""
         if self.closed:
             raise SimulatorError(f"{self._name}: its worker processes were ended; make the simulator anew")
-        asked: dict[int, _Worker] = {}
+        asked: dict[int, Worker] = {}
         try:
             for worker in self._workers:
                 chosen = {index: calls[index] for index in worker.instances if index in calls}
@@ -172,7 +175,7 @@ class WorkerInstances(VectorEnv):
                 with suppress(OSError):
                     if chosen:
                         worker.pipe.send(chosen)
-            answers = _answers(asked)
+            answers = gather(asked, self._step_timeout)
         except BaseException:
             # Answers not read would be taken for those to the next call.
             self.close()
@@ -181,44 +184,3 @@ class WorkerInstances(VectorEnv):
             if isinstance(answer, Failure):
                 raise SimulatorError(answer.message) from InWorker(answer.trace)
         return answers
-
-
-def _answers(asked: Mapping[int, _Worker]) -> dict[int, Any]:
-    """The next answer of each instance's worker, by instance; the order is that in which they answer."""
-    answers: dict[int, Any] = {}
-    for index, worker in asked.items():
-        try:
-            answers[index] = worker.pipe.recv()
-        except (EOFError, OSError):
-            raise WorkerDied(index, _how_it_ended(worker.process)) from None
-    return answers
-
-
-def _how_it_ended(process: BaseProcess) -> str:
-    process.join(GRACE_SECONDS)
-    status = process.exitcode
-    if status is None:
-        return "closed its connection"
-    if status >= 0:
-        return f"ended with exit status {status}"
-    try:
-        told = signal.Signals(-status).name
-    except ValueError:
-        told = f"signal {-status}"
-    return f"was killed by {told}" + (" (was memory short?)" if told == "SIGKILL" else "")
-
-
-def _end(workers: list[_Worker]) -> None:
-    """End worker processes and wait for them, so that none is left as a zombie."""
-    for worker in workers:
-        with suppress(OSError):
-            worker.pipe.send(None)
-        worker.pipe.close()
-    limit = time.monotonic() + GRACE_SECONDS
-    for worker in workers:
-        worker.process.join(max(limit - time.monotonic(), 0.0))
-        for stop in (worker.process.terminate, worker.process.kill):
-            if worker.process.is_alive():
-                stop()
-                worker.process.join(1.0)
-    workers.clear()
