@@ -19,7 +19,7 @@ from simtrust.commands.generate import generate
 from simtrust.commands.paper import paper
 from simtrust.commands.report import report
 from simtrust.commands.training import evaluate, resume, train
-from simtrust.errors import DataWarning, SimtrustError
+from simtrust.errors import DataWarning, RunWarning, SimtrustError
 
 DESCRIPTION = """Find out where a simulator can be trusted, and train with it all the same.
 
@@ -98,8 +98,8 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """A warning about a log is for the user, and needs no line of our code."""
-    if issubclass(category, DataWarning):
+    """A warning about a log or a run is for the user, and needs no line of our code."""
+    if issubclass(category, DataWarning | RunWarning):
         _tell("note: ", str(message))
     else:
         _usual_warning(message, category, *place, **more)

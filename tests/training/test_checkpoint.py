@@ -19,9 +19,9 @@ from simtrust.training.checkpoint import (
     arrays_to_tree,
     read_tensors,
     tree_to_arrays,
-    write_atomically,
     write_tensors,
 )
+from simtrust.training.storage import StorageError, write_atomically
 
 
 class State(eqx.Module):
@@ -196,12 +196,16 @@ def test_damaged_checkpoint_is_not_kept_in_place_of_a_whole_one(store, tmp_path,
 
 
 def test_stale_temporary_files_go_and_others_stay(store, tmp_path):
-    (tmp_path / ".state-000000000100.safetensors.tmp").write_bytes(b"half")
-    (tmp_path / ".checkpoint-000000000100.json.tmp").write_bytes(b"half")
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / ".state-000000000100.safetensors.0123abcd.simtrust").write_bytes(b"half")
+    (tmp_path / ".checkpoint-000000000100.json.89efabcd.simtrust").write_bytes(b"half")
+    mine = ["best.safetensors", "notes.txt", "state-best.safetensors"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
     save(store, 100)
-    assert names(tmp_path, ".*.tmp") == []
-    assert names(tmp_path, "*.txt") == ["notes.txt"]
+    assert names(tmp_path, ".*") == []
+    assert names(tmp_path, "*") == sorted(
+        [*mine, "checkpoint-000000000100.json", "state-000000000100.safetensors"]
+    )
 
 
 @pytest.mark.parametrize("dies_at", ["replay", "state", "checkpoint"])
@@ -210,7 +214,7 @@ def test_crash_before_any_of_the_writes_loses_nothing(store, tmp_path, monkeypat
 
     def die(path, content):
         if path.name.startswith(dies_at):
-            path.with_name(f".{path.name}.tmp").write_bytes(content[: len(content) // 2])
+            path.with_name(f".{path.name}.0123abcd.simtrust").write_bytes(content[: len(content) // 2])
             raise KeyboardInterrupt
         write_atomically(path, content)
 
@@ -236,9 +240,10 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", no_space)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(StorageError, match="No space"):
             write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+    assert names(tmp_path, "*") == ["result.json"]
     write_atomically(path, b"newer")
     assert path.read_bytes() == b"newer"
     assert names(tmp_path, "*") == ["result.json"]
@@ -314,3 +319,62 @@ def test_other_files_beside_the_checkpoints_are_left_alone(store, tmp_path):
     manifest = save(store, 100, rows_from(0))
     assert store.latest() == manifest
     assert (tmp_path / "checkpoint-old.json").exists()
+
+
+def test_the_policy_alone_needs_no_simulated_rows(store, tmp_path):
+    """Rows that are damaged cost a run that goes on its newest checkpoint, and a policy nothing."""
+    save_several(store, (100, 200))
+    flip_byte(tmp_path / "replay-000000000005.safetensors")
+    assert store.latest().step == 100
+    assert store.latest_state().step == 200
+    flip_byte(tmp_path / "state-000000000200.safetensors")
+    assert store.latest_state().step == 100
+
+
+class Agent(eqx.Module):
+    """An actor, and what is not asked for."""
+
+    actor: MLP
+    actor_optimiser: Array
+    critic: MLP
+
+
+def test_the_actor_is_read_by_itself(store):
+    networks = [MLP(3, (4,), 2, layer_norm=False, key=jax.random.key(seed)) for seed in (1, 2, 3)]
+    agent = Agent(networks[0], jnp.ones(2), networks[1])
+    counts = {"metrics_bytes": 0, "wall_seconds": 0.0, "update_seconds": 0.0}
+    manifest = store.save(100, agent, None, previous=None, capacity=10, **counts)
+    shapes = jax.eval_shape(lambda: networks[2])
+    assert bits(store.load_actor(manifest, shapes)) == bits(networks[0])
+    other = jax.eval_shape(lambda: MLP(3, (5,), 2, layer_norm=False, key=jax.random.key(0)))
+    with pytest.raises(RunError, match=r"state-000000000100\.safetensors: \.layers\[0\]\.\w+ is float32"):
+        store.load_actor(manifest, other)
+
+
+def test_reading_makes_nothing_and_saving_makes_the_folder(tmp_path):
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    assert store.latest() is store.latest_state() is None
+    assert list(tmp_path.iterdir()) == []
+    save(store, 100)
+    assert store.latest().step == 100
+
+
+@pytest.mark.parametrize("fails_at", ["replay", "state", "checkpoint"])
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing_of_itself(store, tmp_path, monkeypatch, fails_at):
+    first = save(store, 100, rows_from(0))
+    before = names(tmp_path, "*")
+
+    def full_disk(path, content):
+        if path.name.startswith(fails_at):
+            raise StorageError(path, OSError(28, "No space left on device"))
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_atomically", full_disk)
+        with pytest.raises(
+            StorageError, match=f"{fails_at}-.* cannot be written: No space left on device; free"
+        ):
+            save(store, 200, rows_from(5), first)
+    assert names(tmp_path, "*") == before
+    assert store.latest() == first
+    assert save(store, 200, rows_from(5), first) == store.latest()

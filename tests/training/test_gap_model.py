@@ -47,6 +47,7 @@ def test_the_same_run_fits_the_same_bits_and_loads_them(fit, tmp_path):
     np.testing.assert_array_equal(first.divergence(rows(50)), loaded.divergence(rows(50)))
     assert set(json.loads((tmp_path / "first" / "gap_model.json").read_text())) == {
         "format",
+        "versions",
         "file",
         "r_squared",
         "floor",

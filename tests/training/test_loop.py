@@ -1,11 +1,12 @@
 """Training end to end: every recipe, what is stored on the way, and what stops a run."""
 
+import errno
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import h5py
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,15 +15,19 @@ import simtrust
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import RECIPES
 from simtrust.data.replay import unpack
-from simtrust.errors import ConfigError, RunError, SimtrustError, SimulatorError
-from simtrust.training import gap_model, setup
+from simtrust.errors import ConfigError, DataError, RunError, SimtrustError, SimulatorError
+from simtrust.training import gap_model, judging, setup
+from simtrust.training.callbacks import Callback, CallbackError
 from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.config import TrainConfig, config_to_json
 from simtrust.training.gap_model import load_gap_model
 from simtrust.training.setup import prepare
+from simtrust.training.stopping import telling_how_to_go_on
+from simtrust.training.storage import StorageError
 from simtrust.types import Transitions
 
 RESULT_KEYS = {
+    "format",
     "recipe",
     "steps",
     "runs",
@@ -222,7 +227,7 @@ def test_broken_simulator_loses_no_finished_round(train, faulty, monkeypatch, tm
     with pytest.raises(SimulatorError, match=where + ".*" + problem) as caught:
         train(**FAULTY, steps=200)
     note = f"step 150 is saved; when the simulator is mended, go on with: simtrust resume {tmp_path}/run"
-    assert f"{note} {RESUME_FAULTY}" in caught.value.__notes__[0]
+    assert f"{note} {RESUME_FAULTY}" in caught.value.__notes__[-1]
     saved = CheckpointStore(tmp_path / "run" / "checkpoints").latest()
     assert saved.step == 150
     assert not (tmp_path / "run" / "result.json").exists()
@@ -292,14 +297,143 @@ def test_broken_evaluation_loses_no_line_of_metrics(train, faulty, monkeypatch, 
         train(**swapped, evaluate_every=100, steps=200)
     monkeypatch.setattr(faulty, "fault", None)
     result = simtrust.resume(tmp_path / "run", quiet=True, **swapped)
-    assert [line["step"] for line in read_metrics(result.directory)] == [50, 100, 150, 200]
+    lines = read_metrics(result.directory)
+    assert [(line["step"], "return_mean" in line) for line in lines] == [
+        (50, False), (100, True), (150, False), (200, True),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_diverged_run_names_metric_and_seed_and_saves_nothing(train, tmp_path, seed):
-    with pytest.raises(RunError, match=rf"\w+ of seed {seed} became (nan|inf|-inf) between steps 0 and 50"):
+def test_diverged_run_names_number_and_seed_and_saves_nothing(train, tmp_path, seed):
+    with pytest.raises(RunError, match=rf" of seed {seed} became (nan|inf|-inf) in update \d+") as caught:
         train(sim="Pendulum-v1", reward_scale=1e30, learning_rate=1.0, first_seed=seed)
     assert CheckpointStore(tmp_path / "run" / "checkpoints").latest() is None
+    assert "The last good checkpoint is step 0" in str(caught.value)
+
+
+def count_evaluations(monkeypatch) -> list[int]:
+    steps: list[int] = []
+    run_episodes = judging.Judge._run_episodes
+    monkeypatch.setattr(
+        judging.Judge,
+        "_run_episodes",
+        lambda judge, agents, step: (steps.append(step), run_episodes(judge, agents, step))[1],
+    )
+    return steps
+
+
+def test_last_evaluation_is_the_final_one(train, misbehaving, monkeypatch):
+    """The same policies in the same episodes: they are run once, and an evaluator is asked once."""
+    evaluated, asked = count_evaluations(monkeypatch), []
+    evaluators = {"asked": lambda policy: (asked.append(policy.step), 3.0)[1]}
+    result = train(sim="misbehaving:truncating", steps=150, evaluate_every=50, evaluators=evaluators)
+    assert evaluated == asked == [50, 100, 150]
+    (last, (run,)) = read_metrics(result.directory)[-1], result.summary["runs"]
+    for name in ("return_mean", "return_std", "evaluator/asked"):
+        assert last[name] == run[name]
+
+
+def test_final_evaluation_is_made_where_none_was_due(train, misbehaving, monkeypatch):
+    evaluated = count_evaluations(monkeypatch)
+    train(sim="misbehaving:truncating", steps=150, evaluate_every=100)
+    assert evaluated == [100, 150]
+
+
+@pytest.mark.parametrize("killed_again", [False, True])
+def test_evaluation_that_failed_is_made_up_for(train, tmp_path, killed_again):
+    """At a regular checkpoint nothing else differs either: also if the run is stopped right after."""
+
+    def fail(policy):
+        raise LookupError("no such row")
+
+    good = {"good": lambda policy: 1.0}
+    options = {"sim": "Pendulum-v1", "evaluate_every": 100, "steps": 200}
+    whole = train(**options, out=tmp_path / "whole", evaluators={**good, "bad": lambda policy: 2.0}).directory
+    with pytest.raises(CallbackError):
+        train(**options, evaluators={**good, "bad": fail})
+    lines = read_metrics(tmp_path / "run")
+    assert [(line["step"], line.get("evaluator/good"), line.get("evaluator/bad")) for line in lines] == [
+        (50, None, None), (100, 1.0, None),
+    ]  # fmt: skip
+    mended = {"quiet": True, "evaluators": {**good, "bad": lambda policy: 2.0}}
+    if killed_again:
+        with pytest.raises(KeyboardInterrupt):
+            simtrust.resume(tmp_path / "run", **mended, callbacks=[Interrupting()])
+        assert read_metrics(tmp_path / "run")[1]["evaluator/bad"] == 2.0
+    told = Told()
+    simtrust.resume(tmp_path / "run", **mended, callbacks=[told])
+    assert told.steps == [100, "saved 100", 150, 200, "saved 200"]
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    ours, theirs = (CheckpointStore(d / "checkpoints").latest() for d in (tmp_path / "run", whole))
+    assert ours.state.sha256 == theirs.state.sha256
+
+
+class Interrupting(Callback):
+    """Stops the run at step 150."""
+
+    def on_metrics(self, records):
+        if records[0].step == 150:
+            raise KeyboardInterrupt
+
+
+class Told(Callback):
+    def __init__(self):
+        self.steps: list[int | str] = []
+
+    def on_metrics(self, records):
+        self.steps.append(records[0].step)
+
+    def on_checkpoint(self, step, directory):
+        self.steps.append(f"saved {step}")
+
+
+EXHAUSTED = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte\nmore")
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+        (OSError(errno.EIO, "Input/output error"), RunError, "cannot go on: OSError: .*Input/output error"),
+        (StorageError(Path("x"), OSError(errno.ENOSPC, "No space left")), StorageError, "No space left"),
+        (MemoryError("Unable to allocate"), RunError, r"the memory was used up \(Unable to allocate\)"),
+        (EXHAUSTED, RunError, "the memory was used up .*Out of memory allocating 1 byte"),
+        (DataError("too few rows"), DataError, "too few rows"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_whatever_stops_a_run_is_told_with_the_way_on(error, raised, message):
+    """Without an attempt to save, which disk or memory would refuse again."""
+    save = lambda: pytest.fail("saved")  # noqa: E731
+    with (
+        pytest.raises(raised, match=message) as caught,
+        telling_how_to_go_on(saved_step=lambda: 7, save=save, command="simtrust resume run"),
+    ):
+        raise error
+    assert caught.value.__notes__ == ["Step 7 is saved; go on with: simtrust resume run"]
+
+
+def test_another_error_of_jax_is_a_defect_and_stays_one():
+    error = jax.errors.JaxRuntimeError("INTERNAL: no such thing")
+    with (
+        pytest.raises(jax.errors.JaxRuntimeError),
+        telling_how_to_go_on(saved_step=lambda: 7, save=lambda: 7, command=""),
+    ):
+        raise error
+
+
+def test_a_simulators_error_is_not_hidden_by_a_disk_that_is_full():
+    def save():
+        raise StorageError(Path("run"), OSError(errno.ENOSPC, "No space left on device"))
+
+    with (
+        pytest.raises(SimulatorError, match="the motor came off") as caught,
+        telling_how_to_go_on(saved_step=lambda: 7, save=save, command="simtrust resume run"),
+    ):
+        raise SimulatorError("the motor came off")
+    (note,) = caught.value.__notes__
+    assert "could not be saved: run cannot be written: No space left" in note
+    assert "Step 7 is saved; when both are mended, go on with: simtrust resume run" in note
 
 
 READS_LOG = sorted(set(RECIPES) - {"sac"})
@@ -344,8 +478,7 @@ def test_log_of_another_machine_is_refused(misbehaving, log):
 
 
 def test_too_little_memory_is_told_before_training(train, monkeypatch, tmp_path):
-    little = SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=2**28))
-    monkeypatch.setattr(setup, "psutil", little)
+    monkeypatch.setattr(setup, "available_memory", lambda: 2**28)
     with pytest.raises(ConfigError, match=r"GiB of memory, 0\.2 GiB are free; lower --buffer-capacity"):
         train(sim="Pendulum-v1", seeds=3)
     assert not (tmp_path / "run" / "config.json").exists()
@@ -369,7 +502,8 @@ def test_a_measured_gap_takes_memory_for_its_fit_and_for_its_column(log):
     )
     of = lambda algorithm, capacity: setup.predicted_bytes(config(), algorithm, 10**5, capacity)  # noqa: E731
     fit = of(ours, 0) - of(theirs, 0)
-    assert fit == 3 * (10**5 + TrainConfig().gap_probe_rows) * 4 * 9
+    waiting = 3 * min(config().checkpoint_every, config().steps) * 4
+    assert fit == setup.GAP_MODEL_BYTES + 3 * (10**5 + TrainConfig().gap_probe_rows) * 4 * 9 + waiting
     assert of(ours, 10**6) - of(theirs, 10**6) == fit + 4 * 10**6
 
 
@@ -530,7 +664,7 @@ def test_what_closing_raises_costs_neither_the_result_nor_the_first_error(
 @pytest.mark.parametrize("sim", ["misbehaving:weak_pendulum", "misbehaving:nowhere", "misbehaving:closing"])
 def test_what_was_opened_is_closed_if_the_rest_cannot_be(closing, monkeypatch, sim):
     """The spaces disagree, there is no simulator, or there is too little memory."""
-    monkeypatch.setattr(setup.psutil, "virtual_memory", lambda: SimpleNamespace(available=1))
+    monkeypatch.setattr(setup, "available_memory", lambda: 1)
     with pytest.raises(SimtrustError):
         prepare(config(**{**CLOSING, "sim": sim}))
     assert sorted(closing.closed) == list(range(closing.made))

@@ -120,3 +120,11 @@ def test_every_run_draws_its_own_rows():
     drawn = jax.vmap(buffer.sample, (0, 0, None))(buffer.rows, keys, 50)
     np.testing.assert_array_equal(drawn[:, :, 0], [[0] * 50, [1] * 50])
     assert (drawn[0, :, 1] != drawn[1, :, 1]).any()
+
+
+def test_the_old_buffer_is_given_up_and_the_new_rows_are_not():
+    """Otherwise every insertion would copy the whole buffer."""
+    buffer, rows = ReplayBuffer.create(RUNS, 8, 2), numbered(0, 3)
+    insert(buffer, rows)
+    assert buffer.rows.is_deleted()
+    assert not rows.is_deleted()

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import simtrust
-from simtrust.errors import RunError, SimtrustError
+from simtrust.errors import RunError, RunWarning, SimtrustError
 from simtrust.training import loop
 from simtrust.training.config import TrainConfig, config_to_json
 from simtrust.training.metrics import MetricsFile
@@ -243,6 +243,13 @@ def test_changed_log_is_refused(begun, tmp_path, record_log):
     edit_config(begun, real=str(other))
     with pytest.raises(RunError, match=f"{other} is not the log that this run began with"):
         simtrust.resume(begun, quiet=True)
+
+
+def test_a_run_that_goes_on_under_other_conditions_says_so(copy, uninterrupted):
+    edit_config(copy, processors=99)
+    with pytest.warns(RunWarning, match=r"was begun with processors 99, and goes on with processors \d+: "):
+        simtrust.resume(copy, quiet=True)
+    assert_same_run(copy, uninterrupted)
 
 
 def test_missing_log_is_named(begun, tmp_path):

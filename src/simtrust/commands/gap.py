@@ -19,6 +19,7 @@ def gap(
     map: tuple[str, ...] = (),
     policy: str | None = None,
     seed: int = 0,
+    step_timeout: float | None = None,
 ) -> None:
     """Show where a simulator can be trusted: its dynamics gap to a log of the real machine.
 
@@ -37,6 +38,8 @@ def gap(
             action=tau reward=r episode=ep terminated=fell.
         policy: A run directory: how much of its time does its policy spend where the simulator errs?
         seed: Of everything random.
+        step_timeout: Seconds that a step or reset of a simulator of yours may take, which then runs in a
+            worker process and is killed if it takes longer. Default: no limit.
     """
     from simtrust.measuring import measure_gap
     from simtrust.reports.gap_summary import to_text
@@ -51,6 +54,7 @@ def gap(
         columns=map,
         policy=policy,
         seed=seed,
+        step_timeout=step_timeout,
         command=as_typed(),
     )
     Console().print(Text(f"{to_text(report)}\nReport: {folder}/report.html"), soft_wrap=True)

@@ -26,17 +26,34 @@ def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
     _show(train(config, command=as_typed()))
 
 
-def resume(directory: tyro.conf.Positional[str], sim: str | None = None, real_env: str | None = None) -> None:
+def resume(
+    directory: tyro.conf.Positional[str],
+    sim: str | None = None,
+    real_env: str | None = None,
+    step_timeout: float | None = None,
+    learning_rate: float | None = None,
+) -> None:
     """Go on with an interrupted run; the result is the same as if it had never stopped.
 
     Args:
         directory: The run directory.
         sim: Name the run's simulator again if it is module:factory, since that imports code.
         real_env: Likewise for the real environment.
+        step_timeout: Another time limit than the run began with, in seconds.
+        learning_rate: Another step size of Adam from here on, for every network; recorded in config.json.
     """
     from simtrust.training.loop import resume
 
-    _show(resume(directory, sim=sim, real_env=real_env))
+    _show(
+        resume(
+            directory,
+            sim=sim,
+            real_env=real_env,
+            step_timeout=step_timeout,
+            learning_rate=learning_rate,
+            command=as_typed(),
+        )
+    )
 
 
 def evaluate(
@@ -45,6 +62,7 @@ def evaluate(
     episodes: int = 10,
     seed: int = 0,
     shift: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    step_timeout: float | None = None,
 ) -> None:
     """Run a trained policy for whole episodes, with its best action, and print the returns.
 
@@ -54,10 +72,13 @@ def evaluate(
         episodes: Episodes for each trained seed.
         seed: Chooses the initial states.
         shift: Shifts of a built-in environment, as KIND=VALUE; repeat for several.
+        step_timeout: Seconds that a step or reset of an environment of yours may take.
     """
     from simtrust.training.policy import evaluate
 
-    seeds, name, returns = evaluate(directory, env=env, episodes=episodes, seed=seed, shifts=shift)
+    seeds, name, returns = evaluate(
+        directory, env=env, episodes=episodes, seed=seed, shifts=shift, step_timeout=step_timeout
+    )
     _show_returns(f"{directory} in {name}", seeds, returns)
 
 
@@ -65,16 +86,23 @@ def _show(result: "RunResult") -> None:
     import numpy as np
 
     from simtrust.evaluation.returns import EpisodeReturns
+    from simtrust.training.result import damaged_result
 
     summary = result.summary
-    runs = summary["runs"]
-    returns = EpisodeReturns(
-        np.array([r["episode_returns"] for r in runs]), np.array([r["episode_lengths"] for r in runs])
-    )
-    title = f"{summary['recipe']} after {summary['steps']:,} steps, in {summary['evaluation_environment']}"
+    try:
+        runs = summary["runs"]
+        returns = EpisodeReturns(
+            np.array([r["episode_returns"] for r in runs], float),
+            np.array([r["episode_lengths"] for r in runs]),
+        )
+        title = (
+            f"{summary['recipe']} after {summary['steps']:,} steps, in {summary['evaluation_environment']}"
+        )
+        rate, wall = summary["updates_per_second"], summary["wall_seconds"]
+        line = f"{rate:,.0f} updates/s, {wall:,.0f} s in all; result in {result.directory}/result.json"
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged_result(result.directory, error) from error
     _show_returns(title, [r["seed"] for r in runs], returns)
-    rate, wall = summary["updates_per_second"], summary["wall_seconds"]
-    line = f"{rate:,.0f} updates/s, {wall:,.0f} s in all; result in {result.directory}/result.json"
     Console().print(Text(line), soft_wrap=True)
 
 

@@ -4,7 +4,8 @@ Free of JAX, so that the command line can show its help at once.
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,9 +13,13 @@ import tyro.conf
 
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.errors import ConfigError, RunError
+from simtrust.training.option_types import misfit
 
 CONFIG_FORMAT = 1
 GAP_PROBE_ROWS_MIN = 100
+SEEDS_MAX = 10_000
+LARGEST = 2**32
+"""Of seeds and steps, which JAX counts in 32 bits: beyond, it would begin at 0 again."""
 POSITIVE = ("steps", "seeds", "rollout_steps", "evaluation_episodes", "checkpoint_every", "gap_epochs")
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
@@ -40,6 +45,10 @@ class TrainConfig:
     sim_workers: int = 0
     """Processes among which the instances of a simulator that is not built in are shared out, for one that is
     slow (above 1 ms a step). Instances are --seeds times --sim-instances; more workers stay unused."""
+    step_timeout: float | None = None
+    """Seconds that a step or reset of a simulator or real environment of yours may take (and making one, if
+    more than a minute). One that takes longer is killed and the run stops, its state saved. For that they run
+    in at least one worker process. Default: no limit."""
     sim_instances: int = 1
     """Simulator instances N for each seed, among which a rollout's steps are shared out. An episode then
     advances by --rollout-steps / N a round, and is cut after --checkpoint-every / N steps."""
@@ -94,8 +103,12 @@ class TrainConfig:
                 raise ConfigError(
                     f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1"
                 )
+        if self.seeds > SEEDS_MAX:
+            raise ConfigError(f"--seeds is {self.seeds}; at most {SEEDS_MAX:,} are trained side by side")
         if self.sim_workers < 0:
             raise ConfigError(f"--sim-workers is {self.sim_workers}; it must be 0 or more")
+        if self.step_timeout is not None and not 0 < self.step_timeout < float("inf"):
+            raise ConfigError(f"--step-timeout is {self.step_timeout}; it must be a positive number")
         if self.sim_instances < 1:
             raise ConfigError(f"--sim-instances is {self.sim_instances}; it must be at least 1")
         for name in ("rollout_steps", "steps"):
@@ -109,6 +122,12 @@ class TrainConfig:
                 raise ConfigError(
                     f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be 0 or more"
                 )
+        if self.first_seed + self.seeds > LARGEST:
+            raise ConfigError(
+                f"--first-seed {self.first_seed} and --seeds {self.seeds}: seeds must be below {LARGEST:,}"
+            )
+        if self.steps >= LARGEST:
+            raise ConfigError(f"--steps is {self.steps}; it must be below {LARGEST:,}")
         for name in ("evaluate_every", "checkpoint_every"):
             if getattr(self, name) % self.rollout_steps:
                 raise ConfigError(
@@ -133,6 +152,25 @@ class TrainConfig:
         return tuple(range(self.first_seed, self.first_seed + self.seeds))
 
 
+def with_step_timeout(config: TrainConfig, seconds: float) -> TrainConfig:
+    """``config`` with another limit of a simulator's step; `ConfigError` unless it is a positive number."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise ConfigError(f"--step-timeout is {seconds!r}; it must be a positive number")
+    return replace(config, step_timeout=seconds)
+
+
+def with_learning_rate(config: TrainConfig, rate: float | None) -> TrainConfig:
+    """The same configuration with another learning rate, if one is given.
+
+    Raises `ConfigError` for one that is no number, or not in (0, 1].
+    """
+    if rate is None:
+        return config
+    if isinstance(rate, bool) or not isinstance(rate, Real):
+        raise ConfigError(f"--learning-rate is {rate!r}; it must be a number in (0, 1]")
+    return replace(config, algorithm=replace(config.algorithm, learning_rate=float(rate)))
+
+
 def config_to_json(config: TrainConfig, **extra: Any) -> str:
     """The configuration as JSON text, with a format version."""
     return json.dumps({"format": CONFIG_FORMAT, **asdict(config), **extra}, indent=2) + "\n"
@@ -143,12 +181,15 @@ def config_from_json(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
 
     Raises `RunError` for a missing or damaged file and for a newer format.
     """
+    # It brings the readers of logs with it, which the command line's help can do without.
+    from simtrust.data.json_file import read_json
+
     try:
-        stored = json.loads(path.read_text())
+        stored = read_json(path)
         version = stored.pop("format")
     except FileNotFoundError:
         raise RunError(f"{path} does not exist: {path.parent} is not a run directory of simtrust") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise RunError(f"{path} is damaged ({error}); start the run again in a new directory") from error
     if version != CONFIG_FORMAT:
         written = stored.get("versions")
@@ -164,8 +205,11 @@ def config_from_json(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
             stored["track"] = ["tensorboard"]
         own = {f.name for f in fields(TrainConfig)}
         values = {k: _tuple(stored.pop(k)) for k in list(stored) if k in own}
-        return TrainConfig(**values, algorithm=AlgorithmOptions(**algorithm)), stored
-    except (TypeError, KeyError, AttributeError) as error:
+        config = TrainConfig(**values, algorithm=AlgorithmOptions(**algorithm))
+        if (problem := misfit(config)) is not None:
+            raise TypeError(problem)
+        return config, stored
+    except (TypeError, KeyError, AttributeError, ConfigError) as error:
         raise RunError(f"{path} is damaged ({error}); start the run again in a new directory") from error
 
 

@@ -34,6 +34,20 @@ class Log(NamedTuple):
     held_out: int
 
 
+def drawn_together(updates: int) -> int:
+    """How many of so many updates have their random numbers drawn at once: the largest that divides them."""
+    return max(n for n in range(1, DRAWN_TOGETHER + 1) if updates % n == 0)
+
+
+class Draw(NamedTuple):
+    """The mini-batches and random numbers [R, ...] of one update, and the rows that were drawn."""
+
+    batch: Batch
+    noise: Noise
+    numbers: Batch
+    """The same batch, where every entry of a row is the number of that row, in the log or in the buffer."""
+
+
 def seed_keys(seeds: Sequence[int], purpose: int) -> PRNGKeyArray:
     """One random key a run [R], of one purpose."""
     return jnp.stack([jax.random.fold_in(jax.random.key(seed), purpose) for seed in seeds])
@@ -67,6 +81,9 @@ class Fleet:
         self.algorithm = algorithm
         self._train = jax.jit(self._train_round, static_argnames=("updates", "training"), donate_argnums=0)
         self._accuracy = jax.jit(self._held_out_accuracy)
+        self._draw = jax.jit(self._draw_one, static_argnames="training")
+        self._copy = jax.jit(partial(jax.tree.map, jnp.copy))
+        self._finite = jax.jit(over_runs(_all_finite, (0,)))
         self._act = {
             explore: jax.jit(partial(self._actions, explore), static_argnums=0) for explore in (True, False)
         }
@@ -95,6 +112,31 @@ class Fleet:
         )
         return agents, {name: np.asarray(value) for name, value in metrics.items()}
 
+    def copy(self, agents: Agent) -> Agent:
+        """Agents that `train` may be given while these are kept."""
+        return self._copy(agents)
+
+    def finite(self, agents: Agent) -> np.ndarray:
+        """``[R]`` bool: whether every number of an agent is finite, those of its optimisers included."""
+        return np.asarray(self._finite(agents))
+
+    def draw(self, log: Log | None, buffer: ReplayBuffer | None, keys: PRNGKeyArray, *, step: int) -> Draw:
+        """What `train` draws for the update of ``step``, and which rows these are."""
+        rows, training = (None, 0) if log is None else (log.rows, log.training)
+        return self._draw(rows, buffer, keys, np.uint32(step), training=training)
+
+    def _draw_one(self, rows, buffer, keys, step, *, training: int) -> Draw:
+        simulated = None if buffer is None else buffer.rows
+
+        def one(key: PRNGKeyArray, simulated: Array | None) -> Draw:
+            batch_key, noise_key = jax.random.split(jax.random.fold_in(key, step))
+            batch = self._sample(rows, training, buffer, simulated, batch_key)
+            # The same draw from rows that hold nothing but their own number.
+            numbers = self._sample(_numbered(rows), training, buffer, _numbered(simulated), batch_key)
+            return Draw(batch, self.algorithm.draw_noise(noise_key), numbers)
+
+        return over_runs(one, (0, 0))(keys, simulated)
+
     def _train_round(self, agents, rows, buffer, keys, step, *, updates: int, training: int):
         simulated = None if buffer is None else buffer.rows
 
@@ -112,7 +154,7 @@ class Fleet:
             update = over_runs(self.algorithm.update, (0, 0, 0))
             return jax.lax.scan(lambda agents, drawn: update(agents, *drawn), agents, by_step)
 
-        together = max(n for n in range(1, DRAWN_TOGETHER + 1) if updates % n == 0)
+        together = drawn_together(updates)
         steps = (step + jnp.arange(updates, dtype=jnp.uint32)).reshape(-1, together)
         agents, metrics = jax.lax.scan(several, agents, steps)
         return agents, jax.tree.map(lambda m: m.mean((0, 1)), metrics)
@@ -183,3 +225,13 @@ class Fleet:
             }
 
         return over_runs(accuracy, (0, 0))(classifiers, fresh)
+
+
+def _all_finite(agent: Agent) -> Array:
+    inexact = [x for x in jax.tree.leaves(agent) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(x).all() for x in inexact]).all()
+
+
+def _numbered(rows: Array | None) -> Array | None:
+    """Rows [n, row] int32, each of which repeats its own number."""
+    return None if rows is None else jnp.broadcast_to(jnp.arange(len(rows))[:, None], rows.shape)

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from simtrust import __version__
+from simtrust.data.json_file import read_json
 from simtrust.errors import RunError
 from simtrust.gap.dynamics_model import DynamicsModel, GaussianNetwork
 from simtrust.gap.rollouts import PROBE_INSTANCES, probe_rollouts
@@ -29,12 +31,12 @@ from simtrust.training.checkpoint import (
     arrays_to_tree,
     read_tensors,
     tree_to_arrays,
-    write_atomically,
     write_tensors,
 )
 from simtrust.training.fleet import FIT_GAP, seed_keys
 from simtrust.training.metrics import plain
-from simtrust.training.setup import Problem
+from simtrust.training.setup import Problem, step_timeout
+from simtrust.training.storage import write_atomically
 from simtrust.types import Transitions
 
 GAP_MODEL_FORMAT = 2
@@ -73,7 +75,11 @@ def _fit(problem: Problem, *, quiet: bool) -> FittedSimulatorGap:
         shifts = parse_shifts(config.shifts)
         with closed_at_end(
             make_simulator(
-                str(config.sim), num_envs=PROBE_INSTANCES, shifts=shifts, workers=config.sim_workers
+                str(config.sim),
+                num_envs=PROBE_INSTANCES,
+                shifts=shifts,
+                workers=config.sim_workers,
+                step_timeout=step_timeout(config, str(config.sim)),
             )
         ) as simulator:
             simulated = probe_rollouts(simulator, dataset, rows=config.gap_probe_rows, seed=config.first_seed)
@@ -92,6 +98,7 @@ def save_gap_model(directory: Path, fitted: FittedSimulatorGap) -> None:
     """Write the model, and then the manifest: its SHA-256, and how far the model is to be believed."""
     content = {
         "format": GAP_MODEL_FORMAT,
+        "versions": {"simtrust": __version__},
         "file": asdict(write_tensors(directory, TENSORS, tree_to_arrays(fitted.gap))),
         "r_squared": plain(fitted.r_squared_overall),
         "floor": plain(fitted.floor),
@@ -107,12 +114,16 @@ def load_gap_model(directory: Path, *, observation_size: int, action_size: int) 
     """
     path = directory / MANIFEST
     try:
-        stored = json.loads(path.read_text())
+        stored = read_json(path)
         version = stored["format"]
         if version != GAP_MODEL_FORMAT:
-            raise RunError(f"{path} has format {version}, this version of simtrust reads {GAP_MODEL_FORMAT}")
-        file = StoredFile(**stored["file"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
+            writer = stored.get("versions", {}).get("simtrust", "unknown")
+            raise RunError(
+                f"{path} has format {version}, this version of simtrust reads {GAP_MODEL_FORMAT}; "
+                f"use the version that wrote it: {writer}"
+            )
+        file = StoredFile.from_json(stored["file"])
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise RunError(
             f"{path} is damaged ({error}); delete it to have the gap model fitted again"
         ) from error

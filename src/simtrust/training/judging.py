@@ -69,9 +69,23 @@ class Judge:
     def __init__(self, problem: Problem, fleet: Fleet, evaluators: Mapping[str, Evaluator]):
         self.problem, self.fleet, self._evaluators = problem, fleet, dict(evaluators)
         self.seeds = problem.config.run_seeds
+        self._judged: dict[str, tuple[int, Any]] = {}
 
     def episodes(self, agents: Agent, step: int) -> EpisodeReturns:
-        """Whole episodes with the best action, from initial states that follow from seed and step."""
+        """Whole episodes with the best action, from initial states that follow from seed and step.
+
+        What was found at a step is found once: the last evaluation is the final one too, where it falls
+        on the last step.
+        """
+        if self._known("episodes", step) is None:
+            self._judged["episodes"] = step, self._run_episodes(agents, step)
+        return self._known("episodes", step)
+
+    def _known(self, what: str, step: int) -> Any:
+        at, found = self._judged.get(what, (None, None))
+        return found if at == step else None
+
+    def _run_episodes(self, agents: Agent, step: int) -> EpisodeReturns:
         best, scaling = self.fleet.actor(agents), self.problem.scaling
         return run_episodes(
             self.problem.evaluation,
@@ -92,7 +106,10 @@ class Judge:
             LivePolicy(self.problem, self.fleet, agents, run=run, step=step) for run in range(len(self.seeds))
         ]
         for name, evaluator in self._evaluators.items():
-            values = [_called(name, evaluator, policy) for policy in policies]
+            key = f"evaluator/{name}"
+            if self._known(key, step) is None:
+                self._judged[key] = step, [_called(name, evaluator, policy) for policy in policies]
+            values: list[dict[str, float]] = self._known(key, step)
             for metric in dict.fromkeys(metric for of_seed in values for metric in of_seed):
                 yield metric, [of_seed.get(metric) for of_seed in values]
 

@@ -12,6 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from simtrust.training.storage import storing
+
 
 class MetricRecord(NamedTuple):
     """One line of ``metrics.jsonl``."""
@@ -31,25 +33,35 @@ class MetricsFile:
     def __init__(self, path: Path, keep_bytes: int):
         """Continue the file after its first ``keep_bytes`` bytes; what follows is written again."""
         self.path = path
-        path.touch()
-        with path.open("r+b") as file:
-            file.truncate(min(keep_bytes, self.size))
+        with storing(path):
+            path.touch()
+            os.truncate(path, min(keep_bytes, self.size))
 
     def write(
         self, step: int, seeds: Sequence[int], metrics: Mapping[str, np.ndarray | Sequence]
     ) -> list[MetricRecord]:
-        """Append one line for each run, and return them; ``metrics`` are indexed by run [R, ...]."""
-        records = []
-        with self.path.open("a") as file:
-            for run, seed in enumerate(seeds):
-                values = {name: plain(value[run]) for name, value in sorted(metrics.items())}
-                file.write(json.dumps({"step": step, "seed": seed, **values}) + "\n")
-                records.append(MetricRecord(step, seed, MappingProxyType(values)))
+        """Append one line for each run, and return them; ``metrics`` are indexed by run [R, ...].
+
+        Raises `StorageError` if not all could be written; then none is.
+        """
+        records, lines = [], []
+        for run, seed in enumerate(seeds):
+            values = {name: plain(value[run]) for name, value in sorted(metrics.items())}
+            lines.append(json.dumps({"step": step, "seed": seed, **values}) + "\n")
+            records.append(MetricRecord(step, seed, MappingProxyType(values)))
+        length = self.size
+        with storing(self.path):
+            try:
+                with self.path.open("ab") as file:
+                    file.write("".join(lines).encode())
+            except BaseException:
+                os.truncate(self.path, length)
+                raise
         return records
 
     def flush(self) -> int:
-        """Bring every line to the disk, and return the file's length in bytes."""
-        with self.path.open("rb") as file:
+        """Bring every line to the disk, and return the file's length in bytes; or raise `StorageError`."""
+        with storing(self.path), self.path.open("rb") as file:
             os.fsync(file.fileno())
         return self.size
 

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import equinox as eqx
 import gymnasium
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from simtrust.algorithms.agent import Algorithm
 from simtrust.algorithms.recipes import get_recipe
-from simtrust.errors import ConfigError, RunError
+from simtrust.errors import ConfigError, RunError, describe_error
 from simtrust.evaluation.returns import EpisodeReturns, run_episodes
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.simulators.closing import close_all, closed_at_end
@@ -17,7 +19,7 @@ from simtrust.simulators.guard import GuardedSimulator
 from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.config import config_from_json
 from simtrust.training.fleet import Fleet
-from simtrust.training.run_directory import confirm_code
+from simtrust.training.run_directory import CHECKPOINTS, confirm_code
 from simtrust.training.scaling import Scaling
 
 
@@ -30,14 +32,12 @@ class Policy:
     def __init__(self, directory: str | Path):
         directory = Path(directory)
         config, extra = config_from_json(directory / "config.json")
-        store = CheckpointStore(directory / "checkpoints")
-        manifest = store.latest()
-        if manifest is None:
-            raise RunError(f"{directory} holds no checkpoint yet; wait for the first, or train again")
         self.seeds = config.run_seeds
-        self.step = manifest.step
-        self.environment = str(extra["evaluation_environment"])
-        self.scaling = Scaling.from_json(extra["scaling"])
+        try:
+            self.environment = str(extra["evaluation_environment"])
+            self.scaling = Scaling.from_json(extra["scaling"])
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise RunError(f"{directory}/config.json is damaged ({describe_error(error)})") from error
         size = len(self.scaling.observation_mean)
         algorithm = Algorithm(
             get_recipe(config.recipe),
@@ -47,7 +47,13 @@ class Policy:
             next_state_noise=jnp.zeros((size, size)),
         )
         fleet = Fleet(algorithm)
-        self._best = fleet.actor(store.load_state(manifest, fleet.create(self.seeds)))
+        shapes = jax.eval_shape(lambda: fleet.create(self.seeds))
+        found = CheckpointStore(directory / CHECKPOINTS).newest_actor(shapes.actor)
+        if found is None:
+            raise RunError(f"{directory} holds no checkpoint yet; wait for the first, or train again")
+        manifest, self.actor = found
+        self.step = manifest.step
+        self._best = fleet.actor(eqx.tree_at(lambda agents: agents.actor, shapes, self.actor))
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
         return self.scaling.to_machine_action(self._best(self.scaling.observe(observation)))
@@ -60,39 +66,56 @@ def evaluate(
     episodes: int = 10,
     seed: int = 0,
     shifts: Sequence[str] = (),
+    step_timeout: float | None = None,
 ) -> tuple[list[int], str, EpisodeReturns]:
     """Returns of a run's policies: their training seeds, the environment's name, and the episodes.
 
     Every policy meets the same initial states, which ``seed`` chooses. ``env`` defaults to where the run
     was evaluated; if that is code of yours (``module:factory``) it must be given, since no file of a run
-    directory may decide which code is imported.
+    directory may decide which code is imported. ``step_timeout`` is as of `make_simulator`.
     """
     policy = Policy(directory)
     confirm_code(Path(directory), {"env": (policy.environment if env is None else None, None)})
     starts = start_seeds(policy, episodes=episodes, seed=seed)
-    made = evaluation_instances(policy, env or policy.environment, episodes=episodes, shifts=shifts)
+    made = evaluation_instances(
+        policy, env or policy.environment, episodes=episodes, shifts=shifts, step_timeout=step_timeout
+    )
     with closed_at_end(made) as environment:
         returns = run_episodes(environment, policy, runs=len(policy.seeds), seeds=starts)
     return list(policy.seeds), made.name, returns
 
 
 def evaluation_instances(
-    policy: Policy, name: str, *, episodes: int, shifts: Sequence[str] = ()
+    policy: Policy,
+    name: str,
+    *,
+    episodes: int,
+    shifts: Sequence[str] = (),
+    step_timeout: float | None = None,
 ) -> GuardedSimulator:
     """``R·episodes`` instances of an environment, checked to have the spaces the policies were trained on.
 
     Raises:
         ConfigError: they differ, or ``episodes`` is below 1.
     """
-    if episodes < 1:
-        raise ConfigError(f"--episodes is {episodes}; it must be at least 1")
-    environment = make_simulator(name, num_envs=len(policy.seeds) * episodes, shifts=parse_shifts(shifts))
+    _check_episodes(episodes)
+    environment = make_simulator(
+        name,
+        num_envs=len(policy.seeds) * episodes,
+        shifts=parse_shifts(shifts),
+        step_timeout=step_timeout,
+    )
     try:
         _check_spaces(policy, name, environment)
     except BaseException:
         close_all(environment)
         raise
     return environment
+
+
+def _check_episodes(episodes: int) -> None:
+    if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
+        raise ConfigError(f"--episodes is {episodes!r}; it must be at least 1, and a whole number")
 
 
 def _check_spaces(policy: Policy, name: str, environment: GuardedSimulator) -> None:
@@ -115,5 +138,6 @@ def start_seeds(policy: Policy, *, episodes: int, seed: int) -> list[int]:
     """Seeds of the instances of `evaluation_instances`: every policy meets the same initial states."""
     if seed < 0:
         raise ConfigError(f"--seed is {seed}; it must be 0 or more")
+    _check_episodes(episodes)
     starts = [int(s) for s in np.random.SeedSequence(seed).generate_state(episodes)]
     return starts * len(policy.seeds)

@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from simtrust.data.json_file import read_json
 from simtrust.errors import RunError
 from simtrust.evaluation.returns import EpisodeReturns
-from simtrust.training.checkpoint import write_atomically
 from simtrust.training.metrics import plain
+from simtrust.training.storage import write_atomically
+
+RESULT_FORMAT = 1
 
 
 class RunResult(NamedTuple):
@@ -29,7 +32,13 @@ def read_result(directory: Path) -> RunResult | None:
         RunError: the file cannot be read, or does not hold steps, and runs that each have a seed.
     """
     try:
-        stored = json.loads(result_path(directory).read_bytes())
+        stored = read_json(result_path(directory))
+        version = stored.get("format", 1)
+        if version != RESULT_FORMAT:
+            raise RunError(
+                f"{result_path(directory)} has format {version}, this version of simtrust reads "
+                f"{RESULT_FORMAT}; use the version that wrote it: {stored['versions']['simtrust']}"
+            )
         runs = stored["runs"]
         if not isinstance(runs, list) or not runs:
             raise ValueError("runs is no list, or an empty one")
@@ -39,7 +48,7 @@ def read_result(directory: Path) -> RunResult | None:
         return RunResult(directory, stored)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise damaged_result(directory, error) from error
 
 

@@ -10,19 +10,33 @@ import filelock
 
 from simtrust.errors import RunError
 from simtrust.training.config import TrainConfig
+from simtrust.training.storage import StorageError, check_writable, sweep
+
+CHECKPOINTS = "checkpoints"
 
 
 @contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Hold a run directory; `RunError` if another process does."""
+    """Hold a run directory, and remove what killed processes left there; for those who write.
+
+    Raises `RunError` if another process holds it, or nothing can be written there.
+    """
     held = filelock.FileLock(directory / ".lock", blocking=False)
     try:
-        with held:
-            yield
+        held.acquire()
     except filelock.Timeout:
         raise RunError(
             f"{directory} is in use by another process; wait for it, or choose another --out"
         ) from None
+    except OSError as error:
+        raise StorageError(directory, error) from error
+    try:
+        for folder in (directory, directory / CHECKPOINTS):
+            sweep(folder)
+        check_writable(directory)
+        yield
+    finally:
+        held.release()
 
 
 def confirm_code(directory: Path, names: dict[str, tuple[str | None, str | None]]) -> None:

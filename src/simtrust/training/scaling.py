@@ -59,8 +59,19 @@ class Scaling:
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Scaling":
-        vectors = {k: tuple(v) for k, v in stored.items() if k != "reward_scale"}
-        return cls(**vectors, reward_scale=float(stored["reward_scale"]))
+        """What `to_json` gave; ValueError, KeyError or TypeError for anything that cannot be scaled by."""
+        vectors = {k: tuple(float(x) for x in v) for k, v in stored.items() if k != "reward_scale"}
+        scaling = cls(**vectors, reward_scale=float(stored["reward_scale"]))
+        sizes = (len(scaling.observation_mean), len(scaling.action_low))
+        if (len(scaling.observation_std), len(scaling.action_high)) != sizes or not min(sizes):
+            raise ValueError("scaling has vectors of unequal lengths")
+        numbers = np.array([*scaling.observation_mean, *scaling.action_low, *scaling.action_high])
+        positive = np.array([*scaling.observation_std, scaling.reward_scale])
+        if not (np.isfinite(numbers).all() and np.isfinite(positive).all() and (positive > 0).all()):
+            raise ValueError("scaling is not finite, or divides by nothing")
+        if not (np.array(scaling.action_low) < scaling.action_high).all():
+            raise ValueError("scaling has action_low above action_high")
+        return scaling
 
 
 def _inwards(bound: np.ndarray, outside: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:

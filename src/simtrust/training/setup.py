@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,7 +11,6 @@ from typing import Any
 import gymnasium
 import jax.numpy as jnp
 import numpy as np
-import psutil
 
 from simtrust import data
 from simtrust.algorithms.agent import Algorithm
@@ -21,11 +21,12 @@ from simtrust.data.held_out import spread_groups
 from simtrust.data.replay import pack, row_size
 from simtrust.errors import ConfigError
 from simtrust.gap.ratio import next_state_noise_factor
+from simtrust.limits import available_memory
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.simulators.built_in import find_built_in, real_machine
 from simtrust.simulators.closing import close_all
 from simtrust.training.config import TrainConfig
-from simtrust.training.fleet import Log
+from simtrust.training.fleet import DRAWN_TOGETHER, Log
 from simtrust.training.scaling import Scaling, make_scaling
 from simtrust.types import Transitions
 
@@ -33,8 +34,10 @@ HELD_OUT_SHARE = 0.02
 HELD_OUT_MAX = 2_000
 DEFAULT_CAPACITY = 1_000_000
 CAPACITY_PER_LOG = 10
-BASE_BYTES = 500 * 2**20
+BASE_BYTES = 850 * 2**20
 """What Python, JAX, MuJoCo and the compiled update take, measured."""
+GAP_MODEL_BYTES = 150 * 2**20
+"""What fitting a gap model and its compiled programs take beside that, measured."""
 PACKAGES = ("simtrust", "jax", "jaxlib", "equinox", "optax", "numpy", "mujoco", "gymnasium")
 
 
@@ -87,7 +90,13 @@ def _prepare(config: TrainConfig, opened: ExitStack) -> Problem:
     dataset = load_log(config)
     episodes = config.seeds * config.evaluation_episodes
     evaluation_workers = 0 if find_built_in(evaluation_name) else config.sim_workers
-    evaluation = make_simulator(evaluation_name, num_envs=episodes, workers=evaluation_workers)
+    _check_time_limit(config, [evaluation_name, str(config.sim)] if needs_simulator else [evaluation_name])
+    evaluation = make_simulator(
+        evaluation_name,
+        num_envs=episodes,
+        workers=evaluation_workers,
+        step_timeout=step_timeout(config, evaluation_name),
+    )
     opened.callback(close_all, evaluation)
     simulator = None
     if needs_simulator:
@@ -96,6 +105,7 @@ def _prepare(config: TrainConfig, opened: ExitStack) -> Problem:
             num_envs=config.seeds * config.sim_instances,
             shifts=parse_shifts(config.shifts),
             workers=config.sim_workers,
+            step_timeout=step_timeout(config, str(config.sim)),
         )
         opened.callback(close_all, simulator)
         _check_same_spaces(simulator, evaluation, str(config.sim), evaluation_name)
@@ -119,6 +129,19 @@ def _prepare(config: TrainConfig, opened: ExitStack) -> Problem:
     return Problem(
         config, recipe, algorithm, scaling, dataset, log, simulator, evaluation, evaluation_name, capacity
     )
+
+
+def step_timeout(config: TrainConfig, name: str) -> float | None:
+    """The time limit of an environment's steps; none for a built-in one, which waits for nothing."""
+    return None if find_built_in(name) else config.step_timeout
+
+
+def _check_time_limit(config: TrainConfig, names: Sequence[str]) -> None:
+    if config.step_timeout is not None and all(find_built_in(name) for name in names):
+        raise ConfigError(
+            f"--step-timeout {config.step_timeout:g} limits environments of yours, but {' and '.join(names)} "
+            "are built in and wait for nothing; leave it out"
+        )
 
 
 def observed_range(dataset: Dataset | None) -> dict[str, Any]:
@@ -148,27 +171,35 @@ def evaluation_environment(config: TrainConfig) -> str:
 
 
 def predicted_bytes(config: TrainConfig, algorithm: Algorithm, log_rows: int, capacity: int) -> int:
-    """Peak memory of a run: the log three times while it is loaded, the replay buffers, the agents.
+    """Peak memory of a run, generously; `benchmarks/memory_growth.py` compares it with what a run took.
 
-    And, where the gap is measured, three copies of what its model is fitted to.
+    The log three times while it is loaded; the replay buffers; the rows that wait for the next checkpoint,
+    three times while it is written; the agents; what an update computes; and, where the gap is measured,
+    three copies of what its model is fitted to.
     """
     row = 4 * row_size(algorithm.observation_size, algorithm.action_size)
-    options = algorithm.options
+    options, reads = algorithm.options, algorithm.recipe.reads
     widths = (algorithm.observation_size + algorithm.action_size, *options.hidden_sizes, 1)
     network = 4 * sum(i * o + o for i, o in pairwise(widths))
-    # Parameters and Adam's two moments, of critics and actor, and the target's parameters; twice,
-    # since a checkpoint and the update's gradients copy them.
-    agents = 2 * config.seeds * network * (4 * options.critic_ensemble + 3)
-    simulated = 4 * algorithm.simulated_row_size
-    buffers = config.seeds * capacity * simulated if Reads.SIM in algorithm.recipe.reads else 0
-    fitted = 3 * (log_rows + config.gap_probe_rows) * row if algorithm.recipe.measures_gap else 0
-    return BASE_BYTES + 3 * log_rows * row + fitted + buffers + agents
+    # Parameters and Adam's two moments, of critics and actor, and the target's parameters; three times,
+    # since they are kept while the next ones are made, and a checkpoint or the gradients copy them.
+    agents = 3 * network * (4 * options.critic_ensemble + 3)
+    waiting = 3 * min(config.checkpoint_every, config.steps)
+    simulated = (capacity + waiting) * 4 * algorithm.simulated_row_size if Reads.SIM in reads else 0
+    # Every critic's values and their gradients at each layer, at the rows' actions and at sampled ones.
+    actions = 1 + (3 * options.cql_actions if Reads.SAMPLED_ACTIONS in reads else 0)
+    computed = 8 * options.critic_ensemble * sum(widths) * actions
+    update = sum(algorithm.batch_sizes.values()) * (DRAWN_TOGETHER * row + computed)
+    fitted = 0
+    if algorithm.recipe.measures_gap:
+        fitted = GAP_MODEL_BYTES + 3 * (log_rows + config.gap_probe_rows) * row
+    return BASE_BYTES + 3 * log_rows * row + fitted + config.seeds * (simulated + agents + update)
 
 
 def check_memory(config: TrainConfig, algorithm: Algorithm, log_rows: int, capacity: int) -> None:
     """Raise `ConfigError` if the run would not fit into the memory that is free now."""
     needed = predicted_bytes(config, algorithm, log_rows, capacity)
-    available = psutil.virtual_memory().available
+    available = available_memory()
     if needed > available:
         raise ConfigError(
             f"this run needs about {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are free; "
@@ -247,7 +278,13 @@ def _capacity(config: TrainConfig, dataset: Dataset | None) -> int:
 
 
 def _log(dataset: Dataset, inside: Transitions[np.ndarray]) -> Log:
-    """The log on the device, ordered: rows for the classifiers, their held-out rows, all others.
+    """The log on the device, in `log_order`."""
+    order, training, held_out = log_order(dataset, inside)
+    return Log(jnp.asarray(pack(inside)[order]), training, held_out)
+
+
+def log_order(dataset: Dataset, inside: Transitions[np.ndarray]) -> tuple[np.ndarray, int, int]:
+    """Rows [T] for the classifiers, their held-out rows, all others; and how many of the first two there are.
 
     Whole episodes are held out, spread evenly over the recording, so that no neighbour of a held-out
     row was trained on. A terminal row whose next state the file did not hold repeats its own state
@@ -264,5 +301,4 @@ def _log(dataset: Dataset, inside: Transitions[np.ndarray]) -> Log:
         held_out[rows - goal :] = True
     unknown = unknown_next_state(inside)
     order = np.argsort(np.where(unknown, 2, np.where(held_out, 1, 0)), kind="stable")
-    counts = (int((~held_out & ~unknown).sum()), int((held_out & ~unknown).sum()))
-    return Log(jnp.asarray(pack(inside)[order]), *counts)
+    return order, int((~held_out & ~unknown).sum()), int((held_out & ~unknown).sum())
