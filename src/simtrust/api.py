@@ -12,6 +12,7 @@ from simtrust.evaluation.evaluators import Evaluator
 from simtrust.training.callbacks import Callback
 from simtrust.training.config import RecipeName, TrainConfig
 from simtrust.training.loop import train as train_config
+from simtrust.training.option_types import misfit
 from simtrust.training.result import RunResult
 
 T = TypeVar("T")
@@ -49,6 +50,8 @@ def train(
     algorithm = _built(AlgorithmOptions, {k: v for k, v in values.items() if k in ALGORITHM_OPTIONS})
     own = {k: v for k, v in values.items() if k in TRAIN_OPTIONS}
     config = _built(partial(TrainConfig, recipe=cast(RecipeName, name), algorithm=algorithm), own)
+    if (problem := misfit(config)) is not None:
+        raise ConfigError(f"{problem}: a value of the wrong type; simtrust train --help tells the types")
     arguments = ", ".join([repr(recipe), *(f"{k}={values[k]!r}" for k in options)])
     command = f"simtrust.train({arguments})"
     return train_config(config, quiet=quiet, command=command, callbacks=callbacks, evaluators=evaluators)

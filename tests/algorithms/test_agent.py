@@ -57,6 +57,17 @@ def test_layer_norm_and_larger_ensembles_reach_the_same_value(case):
     assert q == pytest.approx(6.0, abs=0.1)
 
 
+@pytest.mark.parametrize("pair", [(0, 1), (3, 2)])
+def test_of_a_larger_ensemble_the_drawn_pair_gives_the_target(case, pair):
+    case = case("sac", critic_ensemble=4)
+    rows, noise = case.batch.sim, case.noise._replace(pair=jnp.array(pair))
+    action, _ = case.agent.actor.sample(rows.next_observation, noise.next_action)
+    q = np.asarray(case.agent.target_critic(rows.next_observation, action))
+    expected = 0.99 * (1 - np.asarray(rows.terminated)) * q[list(pair)].min(0)
+    np.testing.assert_allclose(case.algorithm.next_values(case.agent, rows, noise), expected, rtol=1e-5)
+    assert (q.min(0) < q[list(pair)].min(0)).any()
+
+
 def test_entropy_in_the_backup_adds_the_temperature_times_the_entropy(case):
     plain, soft = case("sac"), case("sac", entropy_in_backup=True)
     values = [c.algorithm.next_values(c.agent, c.batch.sim, c.noise) for c in (plain, soft)]

@@ -9,6 +9,7 @@ import pytest
 from simtrust.algorithms.critic import (
     REAL,
     SIM,
+    CriticInputs,
     Reads,
     Samples,
     bellman,
@@ -165,6 +166,24 @@ def test_the_gap_is_measured_only_where_some_term_reads_it(case):
     rows = {name: case(name).algorithm.simulated_row_size for name in RECIPES}
     assert {name for name in RECIPES if RECIPES[name].measures_gap} == {"trust"}
     assert rows == {name: 10 + (name == "trust") for name in RECIPES}
+
+
+def test_only_an_algorithm_of_the_simulator_alone_needs_no_log():
+    assert {name for name, recipe in RECIPES.items() if not recipe.needs_log} == {"sac"}
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_the_value_gap_is_clipped_to_a_thousand(sign):
+    """And no gradient leads further out."""
+    zero = jnp.zeros(3)
+
+    def value(q):
+        real, sim = Samples(jnp.zeros((2, 3)), zero, zero), Samples(jnp.full((2, 3), q), zero, zero)
+        return value_gap(omega=uniform).formula(CriticInputs(real, sim, jnp.asarray(0.5), zero[0]))[0]
+
+    assert float(value(sign * 900.0)) == pytest.approx(sign * 450.0, rel=1e-5)
+    assert float(value(sign * 1e4)) == pytest.approx(sign * 500.0, rel=1e-6)
+    assert float(jax.grad(value)(sign * 1e4)) == 0.0
 
 
 def test_sources_follow_from_the_terms():

@@ -16,7 +16,7 @@ from simtrust.errors import SimulatorError
 from simtrust.export import latency
 from simtrust.gap import measure
 from simtrust.paper import figure3, robot
-from simtrust.reports import run_report
+from simtrust.reports import animation, run_report
 from simtrust.simulators import log_recording, make_simulator
 from simtrust.training import gap_model
 
@@ -68,6 +68,7 @@ def tiny(tmp_path_factory) -> Iterator[None]:
         patch.setattr(gap_model, "SIMULATOR_GAP_OPTIONS", replace(gap_model.SIMULATOR_GAP_OPTIONS, **SMALL))
         patch.setattr(latency, "CALLS", 20)
         patch.setattr(run_report, "draw_film", no_film)
+        patch.setattr(animation, "animate", no_film)
         brief = {name: replace(task, seconds=1.5) for name, task in log_recording.TASKS.items()}
         patch.setattr(log_recording, "TASKS", brief)
         patch.setattr(simtrust, "train", lambda *given, **more: train(*given, **{**more, **TINY}))
@@ -95,7 +96,7 @@ def configure(values: dict[str, Any]) -> None:
     compilation_cache.reset_cache()
 
 
-def no_film(run: Any) -> None:
+def no_film(*_: Any, **__: Any) -> None:
     raise SimulatorError("no film in a test")
 
 

@@ -101,6 +101,8 @@ LESS = {
     "benchmarks/robot_throughput.py": ["--runs", "1", "--recipes", "sac", "--rounds", "1"],
     "benchmarks/update_rate.py": ["--runs", "1", "--rounds", "1", "--steps", "0"],
     "benchmarks/gap_truth.py": ["--rows", "400", "--sizes"],
+    "benchmarks/kill_and_resume.py": ["--kills", "1"],
+    "benchmarks/memory_growth.py": ["--steps", "2000"],
 }
 """What a command or script is given besides, so that it takes seconds; the last of two values counts."""
 
@@ -256,6 +258,7 @@ BEFORE_LINES = {
     "docs/deployment.md": (with_own_run, ["robot/policy.onnx", "mine/policy.onnx"]),
     "docs/gap_report.md": (with_first_run, ["runs/gap/report.html"]),
     "docs/own_robot.md": (with_example, ["log.html", "examples/my_robot/robot/policy.onnx"]),
+    "docs/reliability.md": (with_cheetah, []),
     "docs/results.md": (
         with_evidence,
         ["runs/learning/sac/result.json", "runs/figure2", "runs/figure3/figure3.md"],

@@ -10,6 +10,7 @@ from plotly.offline import get_plotlyjs
 
 import simtrust
 from simtrust import measuring
+from simtrust.errors import RunError
 from simtrust.gap.findings import GapReport
 from simtrust.gap.step_errors import summarise
 from simtrust.reports.charts import Chart, view
@@ -295,6 +296,7 @@ def test_a_page_that_cannot_be_drawn_costs_no_numbers(build, tmp_path, monkeypat
     report = build(names=[f"o {i}" for i in range(17)], action_names=[f"a {i}" for i in range(6)])
     monkeypatch.setattr(measuring.measure, "measure_gap", lambda *_, **__: report)
     (tmp_path / "gap" / "report.html").mkdir(parents=True)
-    simtrust.measure_gap(report.dataset, "HalfCheetah-v5", out=tmp_path / "gap", quiet=True)
+    with pytest.raises(RunError, match=r"report\.html cannot be written: Is a directory"):
+        simtrust.measure_gap(report.dataset, "HalfCheetah-v5", out=tmp_path / "gap", quiet=True)
     assert json.loads((tmp_path / "gap" / "gap.json").read_text())["verdict"]["gap_found"]
     assert "could not write report.html" in capsys.readouterr().err

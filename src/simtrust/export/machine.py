@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from simtrust.errors import ConfigError, SimulatorError
 from simtrust.simulators import make_simulator
 from simtrust.simulators.batched import BatchedTask
 from simtrust.simulators.built_in import find_built_in
+from simtrust.simulators.closing import closed_at_end
 
 WITH_UNIT = re.compile(r"(.*) \(([^()]*)\)", re.DOTALL)
 RATE_TOLERANCE = 1e-3
@@ -105,7 +105,7 @@ def _own_rate(environment: str) -> float | None:
     if ":" in environment:
         return None
     try:
-        with closing(make_simulator(environment, num_envs=1)) as simulator:
+        with closed_at_end(make_simulator(environment, num_envs=1)) as simulator:
             rate = 1 / _time_step(simulator.unwrapped)
     except (SimulatorError, AttributeError, TypeError, ValueError, ZeroDivisionError):
         return None

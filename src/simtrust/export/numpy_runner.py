@@ -19,8 +19,7 @@ from typing import IO
 
 import numpy as np
 
-TOLERANCE = 1e-5
-TIMED_CALLS = 2_000
+TOLERANCE, TIMED_CALLS = 1e-5, 2_000
 
 
 class TrustRunner:
@@ -28,10 +27,11 @@ class TrustRunner:
         with np.load(file, allow_pickle=False) as stored:
             self.arrays = {name: stored[name] for name in stored.files}
         if self.arrays.get("format") != 1:
-            raise ValueError(f"{file} is not a trust model of format 1")
+            writer = self.arrays.get("simtrust_version", "an unknown one")
+            raise ValueError(f"{file} is of another format: use the runner of its version, {writer}")
+        self.metadata: dict[str, str] = dict(self.arrays["metadata"].tolist())
         self.observation_names: list[str] = self.arrays["observation_names"].tolist()
         self.action_names: list[str] = self.arrays["action_names"].tolist()
-        self.metadata: dict[str, str] = dict(self.arrays["metadata"].tolist())
 
     def __call__(self, observation: np.ndarray, action: np.ndarray) -> dict[str, np.ndarray]:
         """From [O] and [A], or [N, O] and [N, A], in the machine's units.
@@ -72,9 +72,9 @@ class TrustRunner:
         gap, doubt = (np.sqrt(squares.sum(1) / x["kept"]) for squares in (expected, disagreement))
         error = x["change_mean"] + average * x["change_scale"]
         found = {"gap": gap, "doubt": doubt / x["doubt_limit"], "error": error}
-        unusable = ~np.isfinite(inputs).all(1)
+        bad = ~np.isfinite(inputs).all(1)
         for values in found.values():
-            values[unusable] = np.nan
+            values[bad] = np.nan
         return {**found, "valid": found["doubt"] <= 1}
 
     def deviation(self, found: dict[str, np.ndarray]) -> float:

@@ -2,24 +2,24 @@
 
 import io
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from simtrust import __version__
 from simtrust.errors import ExportError
 from simtrust.export import policy_runner
 from simtrust.export.latency import measure_latency
 from simtrust.export.machine import Machine, describe_machine
 from simtrust.export.model_card import model_card
-from simtrust.export.policy_arrays import policy_arrays
+from simtrust.export.policy_arrays import FORMAT, policy_arrays
 from simtrust.export.policy_graph import policy_graph
 from simtrust.export.policy_metadata import DESCRIPTION, as_texts, policy_metadata
 from simtrust.export.policy_parity import check_parity, parity_rows
 from simtrust.export.policy_source import TrainedPolicy, load_trained
-from simtrust.training.checkpoint import write_atomically
+from simtrust.training.storage import temporary_folder, write_atomically
 
 FILES = (
     "policy.onnx",
@@ -100,7 +100,7 @@ def _export(trained: TrainedPolicy, machine: Machine, out: Path, command: str) -
         model,
         archive,
         Path(policy_runner.__file__).read_bytes(),
-        _archive(parity),
+        _archive({**parity, "format": np.array(FORMAT)}),
         _json(metadata),
         _json(latency),
         model_card(metadata, latency, deviations).encode(),
@@ -110,8 +110,9 @@ def _export(trained: TrainedPolicy, machine: Machine, out: Path, command: str) -
 
 
 def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """npz; with the writer's version, for a runner of another format to name."""
     archive = io.BytesIO()
-    np.savez(archive, **arrays)  # pyright: ignore[reportArgumentType]
+    np.savez(archive, simtrust_version=np.array(__version__), **arrays)  # pyright: ignore[reportArgumentType]
     return archive.getvalue()
 
 
@@ -138,8 +139,8 @@ def _write_folder(out: Path, contents: Mapping[str, bytes]) -> None:
     """The folder takes its name when it is complete; an older one goes only then."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".simtrust-") as temporary:
-            new, old = Path(temporary) / "new", Path(temporary) / "old"
+        with temporary_folder(out) as temporary:
+            new, old = temporary / "new", temporary / "old"
             new.mkdir()
             for name, content in contents.items():
                 write_atomically(new / name, content)
@@ -152,4 +153,6 @@ def _write_folder(out: Path, contents: Mapping[str, bytes]) -> None:
                     old.rename(out)
                 raise
     except OSError as error:
-        raise ExportError(f"{out}: the policy cannot be written: {error.strerror}") from error
+        raise ExportError(
+            f"{out} cannot be written: {error.strerror}; free some space, or name another --out"
+        ) from error

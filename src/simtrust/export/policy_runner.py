@@ -27,8 +27,7 @@ class PolicyRunner:
     def __init__(self, file: str | Path | IO[bytes]):
         with np.load(file, allow_pickle=False) as stored:
             x = {name: stored[name] for name in stored.files}
-        if x.get("format") != 1:
-            raise ValueError(f"{file} is not a policy of format 1")
+        _check_format(file, "policy", x)
         self.layers = [(x[f"weight_{i}"], x[f"bias_{i}"]) for i in range(int(x["layers"]))]
         # The mean in two parts: what float32 leaves of a mean far larger than the deviation is not lost.
         self.mean, self.mean_rest = x["observation_mean"], x["observation_mean_rest"]
@@ -64,6 +63,12 @@ class PolicyRunner:
         return np.where(known[:, None], action, np.float32(np.nan)), valid
 
 
+def _check_format(file: str | Path | IO[bytes], what: str, stored: Mapping[str, np.ndarray]) -> None:
+    if stored.get("format") != 1:
+        writer = stored.get("simtrust_version", "an unknown one")
+        raise ValueError(f"{file} is no {what} of format 1; use the runner of its version, {writer}")
+
+
 def deviation(action: np.ndarray, valid: np.ndarray, parity: Mapping[str, np.ndarray]) -> float:
     """Of answers for the rows of parity.npz from the exporter's, relative to the range of the actions.
 
@@ -83,6 +88,7 @@ if __name__ == "__main__":
     runner = PolicyRunner(path)
     with np.load(path.with_name("parity.npz"), allow_pickle=False) as stored:
         parity = dict(stored)
+    _check_format(path.with_name("parity.npz"), "parity", parity)
     found = deviation(*runner(parity["observation"]), parity)
     row = parity["observation"][0]
     half, most = (

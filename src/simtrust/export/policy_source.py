@@ -12,14 +12,14 @@ import numpy as np
 from simtrust.data import Dataset, load_dataset
 from simtrust.errors import ConfigError, DataError, ExportError, RunError
 from simtrust.export.policy_arrays import Layer, ObservedRange
-from simtrust.training.checkpoint import CheckpointStore, read_tensors
+from simtrust.training.checkpoint import tree_to_arrays
 from simtrust.training.config import TrainConfig, config_from_json
 from simtrust.training.policy import Policy
 from simtrust.training.result import damaged_result, read_result
 from simtrust.training.scaling import Scaling
 from simtrust.training.setup import observed_range
 
-LAYER = re.compile(r"\.actor\.network\.layers\[(\d+)\]\.weight")
+LAYER = re.compile(r"\.network\.layers\[(\d+)\]\.weight")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def load_trained(directory: Path, seed: int | None, real: str | Path | None) -> 
     return TrainedPolicy(
         policy=policy,
         seed=seed,
-        layers=_layers(directory, policy, config.run_seeds.index(seed)),
+        layers=_layers(policy, config.run_seeds.index(seed)),
         observed=_observed(directory, config, record, real, len(policy.scaling.observation_mean)),
         config=config,
         record=record,
@@ -80,12 +80,8 @@ def load_trained(directory: Path, seed: int | None, real: str | Path | None) -> 
     )
 
 
-def _layers(directory: Path, policy: Policy, run: int) -> tuple[Layer, ...]:
-    store = CheckpointStore(directory / "checkpoints")
-    manifest = store.latest()
-    if manifest is None or manifest.step != policy.step:
-        raise ExportError(f"{directory} reached another checkpoint meanwhile; export again")
-    arrays = read_tensors(store.directory, manifest.state)
+def _layers(policy: Policy, run: int) -> tuple[Layer, ...]:
+    arrays = tree_to_arrays(policy.actor)
     found = sorted((int(match[1]), name) for name in arrays if (match := LAYER.fullmatch(name)))
     layers = [(arrays[name][run], arrays[name.replace("weight", "bias")][run]) for _, name in found]
     # A stochastic actor gives means, then logarithms of deviations; a deterministic one what the means are.

@@ -2,7 +2,6 @@
 
 import io
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from simtrust.export.graph import trust_graph
 from simtrust.export.onnx_graph import encodable
 from simtrust.gap.dynamics_model import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
 from simtrust.gap.trust_model import TrustModel
-from simtrust.training.checkpoint import write_atomically
+from simtrust.training.storage import temporary_folder, write_atomically
 
 FORMAT = 1
 DESCRIPTION = (
@@ -117,7 +116,11 @@ def trust_arrays(trust: TrustModel) -> dict[str, np.ndarray]:
         "doubt_limit": trust.doubt_limit,
         "trusted_error": trust.trusted_error,
     }
-    counts = {"format": np.array(FORMAT), "hidden_layers": np.array(len(hidden))}
+    counts = {
+        "format": np.array(FORMAT),
+        "simtrust_version": np.array(__version__),
+        "hidden_layers": np.array(len(hidden)),
+    }
     return {name: np.asarray(array, np.float32) for name, array in arrays.items()} | counts
 
 
@@ -132,7 +135,8 @@ def _check(
             f"the trust model has {sizes[0]} and {sizes[1]}"
         )
     unusual = ("scale", "change_mean")
-    wrong = [name for name, x in arrays.items() if name not in unusual and not np.isfinite(x).all()]
+    numbers = {name: x for name, x in arrays.items() if x.dtype.kind != "U" and name not in unusual}
+    wrong = [name for name, x in numbers.items() if not np.isfinite(x).all()]
     if wrong:
         raise ExportError(f"the trust model cannot be exported: {', '.join(wrong)} are not finite")
 
@@ -205,9 +209,12 @@ def _write_all(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
     """No file takes its name before all are complete."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".trust-") as temporary:
+        with temporary_folder(folder / "trust") as temporary:
             for name, content in contents.items():
-                write_atomically(Path(temporary) / name, content)
-            return [(Path(temporary) / name).replace(folder / name) for name in contents]
+                write_atomically(temporary / name, content)
+            return [(temporary / name).replace(folder / name) for name in contents]
     except OSError as error:
-        raise ExportError(f"{folder}: the trust model cannot be written: {error.strerror}") from error
+        raise ExportError(
+            f"{folder}: the trust model cannot be written: {error.strerror}; free some space, or name another"
+            " folder"
+        ) from error

@@ -25,6 +25,7 @@ from simtrust.reports.page import (
     step_list,
     table,
 )
+from simtrust.training.storage import write_atomically
 
 PACKAGES = ("simtrust", "jax", "mujoco", "gymnasium", "numpy", "plotly")
 
@@ -38,7 +39,7 @@ def write_html(report: GapReport, path: Path, command: str) -> None:
         command: what made the report, shown to be copied.
 
     Raises:
-        OSError: the file cannot be written.
+        StorageError: the file cannot be written; nothing of it is left.
     """
     sections = [
         _estimators(report),
@@ -57,7 +58,7 @@ def write_html(report: GapReport, path: Path, command: str) -> None:
         [section for section in sections if section is not None],
     )
     # A path that is no Unicode has surrogates, which no page can hold.
-    Path(path).write_bytes(page.encode("utf-8", "replace"))
+    write_atomically(Path(path), page.encode("utf-8", "replace"))
 
 
 def _verdict(report: GapReport) -> str:

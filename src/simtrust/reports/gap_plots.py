@@ -1,5 +1,6 @@
 """Pictures of a gap report: dimensions, drift, and a map over the two axes that matter most."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.patches import Rectangle
 
 from simtrust.gap.findings import GapReport
 from simtrust.reports.gap_map import THIN, GapMap, draw_maps
+from simtrust.training.storage import write_atomically
 
 
 def draw_report(report: GapReport, folder: Path) -> list[Path]:
@@ -37,8 +39,7 @@ def _dimensions(report: GapReport, path: Path) -> Path:
         range(len(order)), [_plain(report.observation_names[index]) for index in order], fontsize="small"
     )
     axes.set_xlabel("one-step error, in standard deviations of the logged change")
-    figure.savefig(path, dpi=120)
-    return path
+    return _write(figure, path)
 
 
 def _drift(report: GapReport, path: Path) -> Path:
@@ -53,8 +54,7 @@ def _drift(report: GapReport, path: Path) -> Path:
     axes.fill_between(steps, error.low, error.high, alpha=0.2, linewidth=0)
     axes.set(xlabel="steps on its own", ylabel="error, in standard deviations of the state")
     axes.set_ylim(bottom=0)
-    figure.savefig(path, dpi=120)
-    return path
+    return _write(figure, path)
 
 
 def _map(drawn: GapMap, path: Path) -> Path:
@@ -76,7 +76,13 @@ def _map(drawn: GapMap, path: Path) -> Path:
     )
     if drawn.y is None:
         axes.set_yticks([])
-    figure.savefig(path, dpi=120)
+    return _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> Path:
+    image = io.BytesIO()
+    figure.savefig(image, dpi=120, format="png")
+    write_atomically(path, image.getvalue())
     return path
 
 

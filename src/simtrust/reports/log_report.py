@@ -1,7 +1,6 @@
 """A verdict on a log before anything is trained: what is read, checked and written."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from simtrust.gap.rollouts import PROBE_INSTANCES, probe_rollouts
 from simtrust.gap.support import Support, measure_support, outside_observation_space, ranges_apart
 from simtrust.reports.page_file import unwritable_page, writable_page
 from simtrust.simulators import make_simulator, parse_shifts
+from simtrust.simulators.closing import closed_at_end
 from simtrust.simulators.shifts import Shift
 from simtrust.training.checkpoint import write_atomically
 
@@ -144,7 +144,7 @@ def write_page(report: LogReport, path: str | Path) -> None:
 
 def _compare(dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: int) -> tuple[Bounds, Support]:
     """The simulator's bounds and support; DataError where the log's widths are not the simulator's."""
-    with closing(make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)) as instances:
+    with closed_at_end(make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)) as instances:
         observation, action = instances.single_observation_space, instances.single_action_space
         assert isinstance(observation, Box) and isinstance(action, Box)
         rows = dataset.transitions
