@@ -5,11 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
-from jax.experimental.compilation_cache import compilation_cache
 
 import simtrust
 from simtrust.errors import SimulatorError
@@ -49,15 +47,9 @@ SMALL = {"members": 2, "elites": 2, "hidden_sizes": (8, 8), "epochs": 2, "epoch_
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Iterator[None]:
+def tiny(compiled, compiled_in) -> Iterator[None]:
     """The defaults that a page does not name, and the sizes that it does, small enough for a test."""
     train, generate = simtrust.train, simtrust.generate_wheel_legged_log
-    compiled = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in compiled}
     with pytest.MonkeyPatch.context() as patch:
         for options in ("SIMULATOR_GAP_OPTIONS", "TRUST_MODEL_OPTIONS"):
             patch.setattr(measure, options, replace(getattr(measure, options), **SMALL))
@@ -83,17 +75,8 @@ def tiny(tmp_path_factory) -> Iterator[None]:
             patch.setitem(robot.STUDIES, name, replace(study, steps=50))
         study = figure3.figure3
         patch.setattr(figure3, "figure3", lambda *given, **more: study(*given, **{**more, **FIGURE}))
-        configure(compiled)
-        yield
-        configure(before)
-
-
-def configure(values: dict[str, Any]) -> None:
-    """JAX's configuration; nothing that was compiled under another is used."""
-    for name, value in values.items():
-        jax.config.update(name, value)
-    jax.clear_caches()
-    compilation_cache.reset_cache()
+        with compiled_in(compiled):
+            yield
 
 
 def no_film(*_: Any, **__: Any) -> None:

@@ -10,7 +10,6 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-import jax
 import numpy as np
 import onnx
 import onnxruntime
@@ -46,17 +45,9 @@ TINY = {
     "evaluation_episodes": 1,
     "steps": 100,
 }
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 SHIFTED = np.array([3.0, -40.0, 1000.0], np.float32)
 """Units in which a policy that forgot its normaliser would be found out."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Most of a tiny run's time is XLA's."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def record_log(path: Path) -> Path:

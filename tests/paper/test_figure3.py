@@ -5,11 +5,9 @@ import shutil
 import sys
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
-from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 import simtrust
@@ -39,27 +37,6 @@ TINY = {
     "seeds": 2,
 }
 POINTS = [20, 40]
-
-
-@pytest.fixture(scope="module")
-def quick_compilation(tmp_path_factory):
-    """Most of a tiny run's time is XLA's: share what is compiled, and let it optimise little."""
-    wanted = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in wanted}
-    _configure(wanted)
-    yield
-    _configure(before)
-
-
-def _configure(values):
-    for name, value in values.items():
-        jax.config.update(name, value)
-    jax.clear_caches()
-    compilation_cache.reset_cache()
 
 
 def roll(rows, *, shifts=(), seed=0):

@@ -27,7 +27,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import onnx
 import pytest
@@ -48,7 +47,10 @@ from simtrust.training.gap_model import GAP_MODEL_FORMAT, load_gap_model
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
 BYTES_MAX = 200_000
-pytestmark = pytest.mark.filterwarnings("ignore::simtrust.errors.RunWarning")
+pytestmark = [
+    pytest.mark.usefixtures("quick_compilation"),
+    pytest.mark.filterwarnings("ignore::simtrust.errors.RunWarning"),
+]
 """The versions of today are not those that the files were made with."""
 
 
@@ -62,15 +64,6 @@ def load_maker() -> Any:
 
 
 maker = load_maker()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Most of a tiny run's time is XLA's."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

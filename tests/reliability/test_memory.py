@@ -5,14 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import simtrust
 from simtrust import limits
@@ -174,28 +172,7 @@ def test_what_grows_with_the_options_is_predicted():
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory) -> Iterator[Path]:
-    place = tmp_path_factory.mktemp("compiled")
-    wanted = {
-        "jax_compilation_cache_dir": str(place),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in wanted}
-    _configure(wanted)
-    yield place
-    _configure(before)
-
-
-def _configure(values: dict) -> None:
-    for name, value in values.items():
-        jax.config.update(name, value)
-    jax.clear_caches()
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(compiled, tmp_path_factory) -> Path:
+def undisturbed(quick_compilation, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     return simtrust.train("sac", sim="Pendulum-v1", quiet=True, **LARGE, out=out).directory
 

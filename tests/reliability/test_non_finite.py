@@ -33,23 +33,7 @@ TINY = {
     "rollout_steps": ROUND, "checkpoint_every": ROUND, "evaluate_every": 0, "evaluation_episodes": 1,
 }  # fmt: skip
 EPISODES, LENGTH = 12, 5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation(tmp_path_factory):
-    """Most of a tiny run's time is XLA's."""
-    wanted = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in wanted}
-    for values in (wanted, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        jax.clear_caches()
-        if values is wanted:
-            yield
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 class Bounded(gymnasium.Env):

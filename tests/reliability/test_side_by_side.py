@@ -9,16 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 
 import filelock
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import simtrust
 from simtrust.training.checkpoint import CheckpointStore, Manifest
@@ -133,27 +130,10 @@ class KeepsBeginning(simtrust.Callback):
             shutil.copytree(directory, directory.with_name("begun"))
 
 
-@contextmanager
-def compiled_as_by(environment: dict[str, str]) -> Iterator[None]:
-    wanted = {
-        "jax_compilation_cache_dir": environment["JAX_COMPILATION_CACHE_DIR"],
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in wanted}
-    for values in (wanted, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        jax.clear_caches()
-        compilation_cache.reset_cache()
-        if values is wanted:
-            yield
-
-
 @pytest.fixture(scope="module")
-def alone(raced, environment, log, folder) -> Path:
+def alone(raced, environment, log, folder, compiled_in) -> Path:
     """The same run when nothing else runs; beside it lies ``begun``."""
-    with compiled_as_by(environment):
+    with compiled_in(environment["JAX_COMPILATION_CACHE_DIR"]):
         out = folder / "alone"
         simtrust.train(RECIPE, real=log, out=out, quiet=True, callbacks=[KeepsBeginning()], **OPTIONS)
     return out
@@ -189,7 +169,7 @@ def test_of_two_that_resume_one_run_one_is_refused_and_readers_disturb_nothing(
     contested, read = folder / "resumed", folder / "read"
     for copy in (contested, read):
         shutil.copytree(folder / "begun", copy)
-    with compiled_as_by(environment):
+    with compiled_in(environment["JAX_COMPILATION_CACHE_DIR"]):
         # What takes long the first time must not take the whole of the run's.
         for reader in readers(tmp_path):
             reader(read)

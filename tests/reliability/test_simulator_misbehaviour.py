@@ -9,11 +9,9 @@ import time
 import warnings
 from pathlib import Path
 
-import jax
 import numpy as np
 import psutil
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import simtrust
 from simtrust.data import save_dataset
@@ -303,24 +301,6 @@ TINY = {
 def train(out, *, sim="misbehaviours:Polite", **options):
     named = {"sim": sim, "real_env": "misbehaviours:Polite"}
     return simtrust.train("sac", quiet=True, out=out, **{**TINY, **named, **options})
-
-
-@pytest.fixture(scope="module")
-def quick_compilation(tmp_path_factory):
-    """Most of a tiny run's time is XLA's: keep what is compiled for the next, and optimise little."""
-    wanted = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in wanted}
-    for values in (wanted, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        jax.clear_caches()
-        compilation_cache.reset_cache()
-        if values is wanted:
-            yield
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import simtrust
 from simtrust import measuring
@@ -33,6 +31,7 @@ from simtrust.training.metrics import MetricsFile
 from simtrust.training.run_directory import lock
 from simtrust.training.storage import StorageError, write_atomically
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 STEPS = 300
 TINY = {
     "sim": "Pendulum-v1",
@@ -147,30 +146,8 @@ def disk(tmp_path) -> Iterator[Disk]:
     made.close()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory) -> Iterator[Path]:
-    """Compiled programs are shared with the processes that are started, and optimised little."""
-    place = tmp_path_factory.mktemp("compiled")
-    wanted = {
-        "jax_compilation_cache_dir": str(place),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in wanted}
-    _configure(wanted)
-    yield place
-    _configure(before)
-
-
-def _configure(values: dict) -> None:
-    for name, value in values.items():
-        jax.config.update(name, value)
-    jax.clear_caches()
-    compilation_cache.reset_cache()
-
-
 @pytest.fixture(scope="module")
-def undisturbed(compiled, tmp_path_factory) -> Path:
+def undisturbed(quick_compilation, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     return simtrust.train("sac", quiet=True, **TINY, out=out, evaluators=EVALUATORS).directory
 

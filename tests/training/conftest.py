@@ -8,10 +8,8 @@ from types import ModuleType
 from typing import Any
 
 import gymnasium
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import simtrust
 from simtrust.data import save_dataset
@@ -42,24 +40,9 @@ def compiled(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_compilation(request, compiled):
-    """Most of a tiny run's time is XLA's: share what is compiled, and let it optimise little."""
-    wanted = {
-        "jax_compilation_cache_dir": str(compiled),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": Path(request.module.__file__).stem not in FULLY_OPTIMISED,
-    }
-    before = {name: jax.config.values[name] for name in wanted}
-    _configure(wanted)
-    yield
-    _configure(before)
-
-
-def _configure(values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        jax.config.update(name, value)
-    jax.clear_caches()
-    compilation_cache.reset_cache()
+def quick_compilation(request, compiled, compiled_in):
+    with compiled_in(compiled, optimised=Path(request.module.__file__).stem in FULLY_OPTIMISED):
+        yield
 
 
 def record_pendulum(path: Path, *, rows: int = 2_000, seed: int = 0) -> Path:
