@@ -171,7 +171,10 @@ def run_script(patch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
     for constant, smaller in SMALLER.get(name, {}).items():
         assert constant in script["main"].__globals__, f"{name} has no {constant}"
         script["main"].__globals__[constant] = smaller
-    script["main"]()
+    try:
+        script["main"]()
+    except SystemExit as end:
+        assert not end.code
 
 
 def run_lines(page: str, folder: Path, execute: Callable[[list[str]], None]) -> None:

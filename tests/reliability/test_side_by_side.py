@@ -164,7 +164,7 @@ def test_runs_that_share_log_cache_and_parent_folder_are_as_if_alone(raced, alon
 
 
 def test_of_two_that_resume_one_run_one_is_refused_and_readers_disturb_nothing(
-    race, alone, environment, folder, tmp_path
+    race, alone, environment, folder, tmp_path, compiled_in
 ):
     contested, read = folder / "resumed", folder / "read"
     for copy in (contested, read):

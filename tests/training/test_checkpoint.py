@@ -173,7 +173,7 @@ def test_manifest_cannot_point_outside_its_directory(store, tmp_path):
     manifest = json.loads(path.read_text())
     manifest["state"]["name"] = "/etc/passwd"
     path.write_text(json.dumps(manifest))
-    with pytest.raises(RunError, match=f"{tmp_path}/passwd cannot be read"):
+    with pytest.raises(RunError, match=r"checkpoint-000000000100\.json is damaged: it names no file of ours"):
         store.latest()
 
 

@@ -28,7 +28,7 @@ class TrustRunner:
             self.arrays = {name: stored[name] for name in stored.files}
         if self.arrays.get("format") != 1:
             writer = self.arrays.get("simtrust_version", "an unknown one")
-            raise ValueError(f"{file} is of another format: use the runner of its version, {writer}")
+            raise ValueError(f"{file} is not of format 1: use the runner of its version, {writer}")
         self.metadata: dict[str, str] = dict(self.arrays["metadata"].tolist())
         self.observation_names: list[str] = self.arrays["observation_names"].tolist()
         self.action_names: list[str] = self.arrays["action_names"].tolist()

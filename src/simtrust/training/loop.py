@@ -139,11 +139,11 @@ def resume(
         if config != begun:
             raise RunError(f"{directory} has finished; its learning rate can no longer be another")
         return finished
-    if missing := sorted(RECORDED - extra.keys()):
-        raise RunError(f"{directory}/config.json is damaged: it lacks {', '.join(missing)}")
     listeners, evaluators = _listeners(config, callbacks, evaluators)
     confirm_evaluators(directory, extra.get("evaluators", []), evaluators)
     confirm_code(directory, {"sim": (config.sim, sim), "real-env": (config.real_env, real_env)})
+    if missing := sorted(RECORDED - extra.keys()):
+        raise RunError(f"{directory}/config.json is damaged: it lacks {', '.join(missing)}")
     keep_compiled()
     here = config if step_timeout is None else with_step_timeout(config, step_timeout)
     with telling_out_of_memory(), lock(directory), closing(prepare(here)) as problem:

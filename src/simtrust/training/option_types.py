@@ -28,6 +28,6 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, tuple) and all(_fits(one, kinds[0]) for one in value)
     if hint in (int, float):
         is_number = isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
-        # Larger ones are neither exact as a float nor anything that a run could count to.
-        return is_number and math.isfinite(value) and abs(value) < 2**53
+        # Whole numbers beyond are neither exact as a float nor anything that a run could count to.
+        return is_number and (math.isfinite(value) if isinstance(value, float) else abs(value) < 2**53)
     return isinstance(value, hint)
