@@ -16,7 +16,8 @@ from simtrust.data.dataset import episode_numbers
 from simtrust.data.replay import ReplayBuffer
 from simtrust.errors import NonFiniteAnswer, SimulatorError
 from simtrust.training.fleet import UPDATE, Draw, Fleet, drawn_together, seed_keys
-from simtrust.training.setup import Problem, log_order
+from simtrust.training.log_order import log_order
+from simtrust.training.setup import Problem
 from simtrust.training.update_trace import ROWS, Named, make_trace, state_of
 from simtrust.types import Transitions
 

@@ -16,9 +16,8 @@ from simtrust import data
 from simtrust.algorithms.agent import Algorithm
 from simtrust.algorithms.critic import Reads
 from simtrust.algorithms.recipes import Recipe, get_recipe
-from simtrust.data.dataset import Dataset, episode_numbers, unknown_next_state
-from simtrust.data.held_out import spread_groups
-from simtrust.data.replay import pack, row_size
+from simtrust.data.dataset import Dataset
+from simtrust.data.replay import row_size
 from simtrust.errors import ConfigError
 from simtrust.gap.ratio import next_state_noise_factor
 from simtrust.limits import available_memory
@@ -27,11 +26,10 @@ from simtrust.simulators.built_in import find_built_in, real_machine
 from simtrust.simulators.closing import close_all
 from simtrust.training.config import TrainConfig
 from simtrust.training.fleet import DRAWN_TOGETHER, Log
+from simtrust.training.log_order import log_on_device
 from simtrust.training.scaling import Scaling, make_scaling
 from simtrust.types import Transitions
 
-HELD_OUT_SHARE = 0.02
-HELD_OUT_MAX = 2_000
 DEFAULT_CAPACITY = 1_000_000
 CAPACITY_PER_LOG = 10
 BASE_BYTES = 850 * 2**20
@@ -125,7 +123,7 @@ def _prepare(config: TrainConfig, opened: ExitStack) -> Problem:
     check_memory(config, algorithm, 0 if dataset is None else len(dataset), capacity)
     log = None
     if recipe.needs_log and dataset is not None and inside is not None:
-        log = _log(dataset, inside)
+        log = log_on_device(dataset, inside)
     return Problem(
         config, recipe, algorithm, scaling, dataset, log, simulator, evaluation, evaluation_name, capacity
     )
@@ -275,30 +273,3 @@ def _capacity(config: TrainConfig, dataset: Dataset | None) -> int:
     # No more rows than steps are ever collected.
     rounds = -(-config.steps // config.rollout_steps)
     return max(min(wanted, rounds * config.rollout_steps), config.rollout_steps)
-
-
-def _log(dataset: Dataset, inside: Transitions[np.ndarray]) -> Log:
-    """The log on the device, in `log_order`."""
-    order, training, held_out = log_order(dataset, inside)
-    return Log(jnp.asarray(pack(inside)[order]), training, held_out)
-
-
-def log_order(dataset: Dataset, inside: Transitions[np.ndarray]) -> tuple[np.ndarray, int, int]:
-    """Rows [T] for the classifiers, their held-out rows, all others; and how many of the first two there are.
-
-    Whole episodes are held out, spread evenly over the recording, so that no neighbour of a held-out
-    row was trained on. A terminal row whose next state the file did not hold repeats its own state
-    there; only the critic may read it, which ignores the next state of terminals.
-    """
-    rows = len(dataset)
-    goal = min(round(HELD_OUT_SHARE * rows), HELD_OUT_MAX)
-    episode = episode_numbers(dataset.episode_end)
-    held_out = np.zeros(rows, bool)
-    if dataset.episode_count >= 10:
-        wanted = max(round(dataset.episode_count * goal / rows), 1)
-        held_out = spread_groups(episode, wanted)
-    else:
-        held_out[rows - goal :] = True
-    unknown = unknown_next_state(inside)
-    order = np.argsort(np.where(unknown, 2, np.where(held_out, 1, 0)), kind="stable")
-    return order, int((~held_out & ~unknown).sum()), int((held_out & ~unknown).sum())
