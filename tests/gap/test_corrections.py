@@ -112,6 +112,9 @@ def test_the_linear_share_is_adjusted_for_the_number_of_rows():
     noise = np.sqrt(np.square(signal).mean()) * generator.normal(size=signal.shape)
     assert share(inputs, signal + 0.5 * noise) == pytest.approx(0.8, abs=0.01)
     assert share(inputs, noise) == pytest.approx(0.0, abs=0.02)
+    few = [share(inputs, column[:, None]) for column in noise.T[:20]]
+    # The adjusted share of noise is below 0 as often as not.
+    assert min(few) == 0.0 < max(few)
     # As many unknowns as rows explain anything.
     assert share(inputs[:9], noise[:9]) == 0.0
     assert share(inputs, np.zeros((12, 1))) == 0.0

@@ -16,6 +16,7 @@ from simtrust.gap.verdict import (
     MODEL_NOTICED,
     MOSTLY,
     NOTICED,
+    PERHAPS,
     TRUSTED,
     judge,
     noticed,
@@ -118,6 +119,13 @@ def test_the_explanation_is_a_correction_unless_the_motors_explain_much_more(
         assert verdict.best_explanation is None
     else:
         assert verdict.best_explanation.startswith(explanation)
+
+
+def test_the_thresholds_are_those_that_the_documentation_names():
+    assert (TRUSTED, NOTICED) == (0.1, 0.02)
+    assert (PERHAPS, MOSTLY) == (0.001, 0.8)
+    assert (MODEL_NOTICED, DISTINCT, GOOD_MODEL) == (0.015, 0.2, 0.9)
+    assert LEAST_EPISODES == 10
 
 
 def test_the_model_judges_by_the_rows_it_knows():
