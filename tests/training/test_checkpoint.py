@@ -378,3 +378,17 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing_of_itself(store, tmp
     assert names(tmp_path, "*") == before
     assert store.latest() == first
     assert save(store, 200, rows_from(5), first) == store.latest()
+
+
+def test_the_name_of_a_new_folder_outlasts_a_power_cut(tmp_path, monkeypatch):
+    """A folder's own name is in its parent, which must reach the disk before the manifest counts."""
+    flushed, fsync = [], os.fsync
+
+    def recorded(descriptor: int) -> None:
+        flushed.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    save(CheckpointStore(tmp_path / "checkpoints"), 10)
+    assert tmp_path.stat().st_ino in flushed
+    assert flushed[-1] == (tmp_path / "checkpoints").stat().st_ino

@@ -25,7 +25,7 @@ from simtrust import __version__
 from simtrust.data.json_file import read_json
 from simtrust.errors import RunError, describe_error
 from simtrust.limits import available_memory
-from simtrust.training.storage import storing, sweep, write_atomically
+from simtrust.training.storage import make_folder, sweep, write_atomically
 
 CHECKPOINT_FORMAT = 1
 TENSORS = re.compile(r"(state|replay)-\d{12}\.safetensors")
@@ -154,8 +154,7 @@ class CheckpointStore:
 
         Raises `StorageError` if that fails; then nothing of it is left, and ``previous`` is as it was.
         """
-        with storing(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
+        make_folder(self.directory)
         chunks = previous.chunks if previous else ()
         state_name, written = f"state-{step:012d}.safetensors", []
         try:

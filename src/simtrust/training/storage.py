@@ -68,11 +68,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         with _temporary_file(path) as (temporary, descriptor):
             _write(descriptor, content)
             temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _flush_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """A folder that is there, and stays there if the power fails. Raises `StorageError`."""
+    with storing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        _flush_folder(path.parent)
 
 
 def check_writable(directory: Path) -> None:
@@ -143,6 +146,15 @@ def _new_file(path: Path) -> int:
 def _new_folder(path: Path) -> int:
     path.mkdir(mode=0o700)
     return os.open(path, os.O_RDONLY)
+
+
+def _flush_folder(directory: Path) -> None:
+    """See to it that the names in a directory outlast a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(descriptor: int, content: bytes) -> None:
