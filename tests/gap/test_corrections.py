@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from simtrust.gap import actuator_error as actuator_error_module
+from simtrust.gap import corrections as corrections_module
 from simtrust.gap.actuator_error import actuator_error
 from simtrust.gap.corrections import fit_corrections
 from simtrust.gap.replay_probe import replay
@@ -22,6 +23,26 @@ def test_undoing_the_shift_explains_the_gap(cheetah, shift, kind, amount):
     np.testing.assert_allclose(best.fitted, amount, atol=0.03)
     assert best.explained > 0.9
     assert all(other.explained < 0.5 for other in others)
+
+
+def test_what_else_the_simulator_has_stays_while_one_thing_is_corrected(record, tmp_path):
+    heavy = record(tmp_path / "log.hdf5", "HalfCheetah-v5", ["delay=1", "mass=1.5"])
+    both = parse_shifts(["delay=1", "gravity=2", "mass=1.5"])
+    best, *_ = fit_corrections(heavy, "HalfCheetah-v5", shifts=both, rows=100)
+    assert best.kind == "gravity"
+    assert best.explained > 0.99
+
+
+@pytest.mark.parametrize("best", [0.25, 0.27, 1.0, 1.1, 3.8, 4.0])
+def test_the_best_factor_is_found_wherever_it_lies(best):
+    found = corrections_module._best_factor(lambda factor: abs(np.log(factor / best)), 0.25, 4.0)
+    assert found == pytest.approx(best, rel=0.03)
+
+
+@pytest.mark.parametrize("best", [0.0, 0.02, 0.5, 0.57, 0.97, 1.0])
+def test_the_best_amount_is_found_wherever_it_lies(best):
+    found = corrections_module._best_amount(lambda amount: abs(amount - best), 1.0)
+    assert found == pytest.approx(best, abs=0.02)
 
 
 def test_what_the_machine_has_and_the_simulator_has_not_is_found(record, tmp_path):
@@ -101,6 +122,15 @@ def test_an_error_that_an_action_could_have_made_is_all_explained(known_gaps):
     assert found.explained == pytest.approx(1.0, abs=1e-4)
     assert found.systematic == pytest.approx(1.0, abs=1e-4)
     assert found.spread[0] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_without_a_delay_every_row_is_looked_at(known_gaps):
+    """The simulator errs at every second row alone."""
+    log = known_gaps.record_line(size=2, rows=40, lengths=[40])
+    following = replay(log, "known_gaps:Line2").predicted.astype(np.float32)
+    following[1::2] -= 0.1
+    log = replace(log, transitions=log.transitions._replace(next_observation=following))
+    assert actuator_error(log, "known_gaps:Line2").explained == pytest.approx(1.0, abs=1e-3)
 
 
 def test_the_linear_share_is_adjusted_for_the_number_of_rows():

@@ -177,6 +177,15 @@ def test_a_clone_learns_what_states_do_together():
     assert error.var() < 0.5 * action(unseen).var()
 
 
+def test_a_state_in_small_units_is_a_state():
+    """Its deviation is 1e-3 of the action's, and its mean 0; beside it, one that never changes."""
+    state = np.random.default_rng(0).normal(size=(1_000, 2)).astype(np.float32) * np.float32([1e-3, 0.0])
+    zero = np.zeros(1_000, np.float32)
+    rows = Transitions(state, 100.0 * state[:, :1], zero, state, zero)
+    policy = behaviour_clone(rows, Box(-2.0, 2.0, (1,)), np.random.default_rng(1))
+    np.testing.assert_allclose(policy(state), 100.0 * state[:, :1], atol=0.01)
+
+
 def test_a_clone_keeps_within_the_bounds_far_from_the_log():
     policy = behaviour_clone(LOG.transitions, Box(-0.3, 0.1, (1,)), np.random.default_rng(1))
     action = policy(np.array([[1e6, -1e6], [-1e6, 1e6], [0.0, 7.0]]))
