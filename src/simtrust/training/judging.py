@@ -34,7 +34,8 @@ def episode_seeds(run_seeds: Sequence[int], step: int, purpose: str, count: int 
 class LivePolicy:
     """The policy of one seed as it is at one step, with its critics; it stays as it is while the run goes on.
 
-    Calling it maps observations [..., O] to best actions [..., A], both in the machine's units.
+    Calling it maps observations [..., O] to best actions [..., A], both in the machine's units. ``actor`` is
+    its network, with a runs axis of 1.
     """
 
     def __init__(self, problem: Problem, fleet: Fleet, agents: Agent, *, run: int, step: int):
@@ -43,6 +44,7 @@ class LivePolicy:
         self.discount = problem.config.algorithm.discount
         # A copy: the update gives up the memory of the agents it is handed.
         actor, critic = jax.tree.map(lambda x: jnp.copy(x[run : run + 1]), (agents.actor, agents.critic))
+        self.actor = actor
         self._best = fleet.actor(eqx.tree_at(lambda agent: agent.actor, agents, actor))
         self._critic = jax.tree.map(lambda x: x[0], critic)
 
