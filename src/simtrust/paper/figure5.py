@@ -1,0 +1,114 @@
+"""Figure 5 of the paper on the robot's twin: the reward gathered along one episode, recipe beside recipe.
+
+It is of the policies that Figure 2 trains, on the real robot, all from the same initial state for each
+training seed.
+"""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from simtrust.errors import RunError
+from simtrust.evaluation.returns import episode_steps
+from simtrust.paper.figure2 import load_cells
+from simtrust.paper.robot import CONTROL_SECONDS, RECIPES, STUDIES, Study
+from simtrust.simulators.closing import closed_at_end
+from simtrust.training.checkpoint import write_atomically
+from simtrust.training.policy import Policy, evaluation_instances, start_seeds
+
+EVERY = 20
+"""Control steps from one point of a curve to the next: a tenth of a second."""
+
+
+def figure5(
+    out: Path, *, quiet: bool = False, command: str = "simtrust.paper.figure5.figure5(...)"
+) -> Mapping[tuple[str, str], np.ndarray]:
+    """Draw the cumulative reward of every finished recipe of Figure 2's folder ``out``.
+
+    Returns it by study and recipe, as `cumulative_reward` does. Writes ``figure5.md``,
+    ``figure5.csv`` and ``figure5-STUDY.png`` into ``out``.
+
+    Raises:
+        RunError: the folder holds no finished recipe.
+    """
+    cells = load_cells(out)
+    if not cells:
+        raise RunError(
+            f"{out} holds no finished recipe of figure2, whose policies figure5 is about; train them with "
+            f"simtrust paper figure2 --out {out}"
+        )
+    curves = {
+        (study, recipe): cumulative_reward(STUDIES[study], out / study / recipe) for study, recipe in cells
+    }
+    write_atomically(out / "figure5.csv", _csv(curves).encode())
+    for study in dict.fromkeys(study for study, _ in curves):
+        own = {recipe: curve for (name, recipe), curve in curves.items() if name == study}
+        draw(own, study, out / f"figure5-{study}.png")
+    text = f"{table(curves)}\n\n- command: `{command}`\n"
+    write_atomically(out / "figure5.md", text.encode())
+    Console(quiet=quiet).print(text, highlight=False, soft_wrap=True, markup=False)
+    return curves
+
+
+def table(curves: Mapping[tuple[str, str], np.ndarray]) -> str:
+    """Markdown: the reward of a whole episode and how long it was, means over runs."""
+    lines = ["| study | recipe | runs | seconds | cumulative reward |", "|---|---|---|---|---|"]
+    for (study, recipe), curve in curves.items():
+        seconds = np.isfinite(curve).sum(1).mean() * CONTROL_SECONDS
+        total = np.nanmean([values[_shown(values)[-1]] for values in curve])
+        lines.append(f"| {study} | {recipe} | {len(curve)} | {seconds:.1f} | {total:,.0f} |")
+    return "\n".join(lines)
+
+
+def cumulative_reward(study: Study, run: Path, *, seed: int = 0) -> np.ndarray:
+    """[R, T] float64: the reward gathered up to each control step of one episode on the real robot.
+
+    A row for each training seed; NaN after its episode's end.
+    """
+    policy = Policy(run)
+    starts = start_seeds(policy, episodes=1, seed=seed)
+    with closed_at_end(evaluation_instances(policy, study.real, episodes=1)) as environment:
+        steps = episode_steps(environment, policy, runs=len(policy.seeds), seeds=starts)
+        rewards = [np.where(step.running, step.reward, np.nan) for step in steps]
+    return np.cumsum(np.stack(rewards, axis=1), axis=1)
+
+
+def _csv(curves: Mapping[tuple[str, str], np.ndarray]) -> str:
+    """A line for each study, recipe, run and point of its curve."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["study", "recipe", "run", "seconds", "cumulative_reward"])
+    for (study, recipe), curve in curves.items():
+        for run, values in enumerate(curve):
+            for step in _shown(values):
+                seconds = (step + 1) * CONTROL_SECONDS
+                writer.writerow([study, recipe, run, f"{seconds:.6g}", f"{values[step]:.6g}"])
+    return text.getvalue()
+
+
+def _shown(values: np.ndarray) -> np.ndarray:
+    """The steps of a curve that are written: every `EVERY`-th, and the last of the episode."""
+    length = int(np.isfinite(values).sum())
+    return np.unique(np.append(np.arange(EVERY - 1, length, EVERY), length - 1))
+
+
+def draw(curves: Mapping[str, np.ndarray], study: str, path: Path) -> Path:
+    """The curves ``[R, T]`` of each recipe over time: a line a run, which ends where its episode does."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axis = figure.add_subplot()
+    for recipe, curve in curves.items():
+        for run, values in enumerate(curve):
+            steps = _shown(values)
+            seconds, colour = (steps + 1) * CONTROL_SECONDS, f"C{list(RECIPES).index(recipe)}"
+            axis.plot(seconds, values[steps], color=colour, alpha=0.8, label="" if run else recipe)
+            axis.plot(seconds[-1], values[steps[-1]], "o", color=colour, markersize=4)
+    axis.set(title=study, xlabel="seconds", ylabel="cumulative reward on the real robot")
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=120)
+    return path

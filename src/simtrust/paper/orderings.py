@@ -1,0 +1,121 @@
+"""Which of two recipes is better: what the paper says, and whether our runs say the same.
+
+Both are asked alike, by Welch's t-test of two means at 5 %. It takes samples of few runs for what they are,
+where a bootstrap of two or three runs would find differences in noise; and the paper gives what it needs.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import ttest_ind_from_stats
+
+from simtrust.paper.cells import Cell
+from simtrust.paper.scores import Score
+from simtrust.paper.studies import Setting, Study
+
+LEVEL = 0.05
+AHEAD_ABOVE = 50
+"""Thousands of rows above which H2O is ahead of CQL (Appendix C.3; Figure 6 gives no numbers)."""
+
+
+class Verdict(StrEnum):
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    UNTOLD = "cannot be told apart"
+    NOT_COMPARED = "not compared"
+    MISSING = "not run"
+
+
+class Ordering(NamedTuple):
+    """A setting in which the paper has one recipe ahead of another."""
+
+    setting: Setting
+    better: str
+    worse: str
+    claim: str
+    """The paper's numbers, or where it says so."""
+    clear: bool
+    """Whether the paper's own runs tell the two apart."""
+
+
+class Judgement(NamedTuple):
+    """Whether our runs agree with an ordering."""
+
+    ordering: Ordering
+    verdict: Verdict
+    difference: float
+    """Of our means, the better less the worse; NaN if there is none."""
+    note: str
+
+
+class Sample(NamedTuple):
+    mean: float
+    std: float
+    """With one less than their number in the denominator."""
+    size: int
+
+
+def differ(one: Sample, other: Sample) -> bool:
+    """Whether two samples have different means, by Welch's test at `LEVEL`; not with a single run."""
+    if min(one.size, other.size) < 2:
+        return False
+    if one.std == other.std == 0:
+        return one.mean != other.mean
+    return bool(ttest_ind_from_stats(*one, *other, equal_var=False).pvalue < LEVEL)
+
+
+def orderings(study: Study) -> list[Ordering]:
+    """Every pair of recipes that the paper puts one above the other, setting by setting."""
+    found = []
+    for setting in study.settings:
+        if setting.thousands is not None:
+            if setting.thousands > AHEAD_ABOVE:
+                claim = f"ahead above {AHEAD_ABOVE}k rows (Appendix C.3)"
+                found.append(Ordering(setting, "h2o", "cql", claim, clear=True))
+            continue
+        numbers = {recipe: setting.cell(recipe).published for recipe in study.recipes}
+        known = sorted(
+            ((recipe, number) for recipe, number in numbers.items() if number is not None),
+            key=lambda pair: -pair[1].mean,
+        )
+        for (better, high), (worse, low) in combinations(known, 2):
+            clear = differ(Sample(*high), Sample(*low))
+            found.append(Ordering(setting, better, worse, f"{high} against {low}", clear))
+    return found
+
+
+def judge(ordering: Ordering, scores: Mapping[Cell, Score]) -> Judgement:
+    """Whether an ordering holds among our runs. Runs of different numbers of updates are not compared."""
+    better, worse = (
+        scores.get(ordering.setting.cell(recipe)) for recipe in (ordering.better, ordering.worse)
+    )
+    if better is None or worse is None:
+        return Judgement(ordering, Verdict.MISSING, np.nan, "")
+    difference = better.mean - worse.mean
+    if better.step != worse.step:
+        note = f"after {better.step:,} and {worse.step:,} updates"
+        return Judgement(ordering, Verdict.NOT_COMPARED, difference, note)
+    samples = [sample(one) for one in (better, worse)]
+    if min(one.size for one in samples) < 2:
+        return Judgement(ordering, Verdict.UNTOLD, difference, "a single seed")
+    if not differ(*samples):
+        return Judgement(ordering, Verdict.UNTOLD, difference, "")
+    return Judgement(ordering, Verdict.HOLDS if difference > 0 else Verdict.FAILS, difference, "")
+
+
+def sample(score: Score) -> Sample:
+    """A cell's runs as the test takes them."""
+    return Sample(score.mean, score.std, int(np.isfinite(score.returns).sum()))
+
+
+def judgements(study: Study, scores: Mapping[Cell, Score]) -> list[Judgement]:
+    return [judge(ordering, scores) for ordering in orderings(study)]
+
+
+def counts(judged: Iterable[Judgement]) -> dict[Verdict, int]:
+    """How many of each verdict, in the order of `Verdict`; those there are none of left out."""
+    found = [judgement.verdict for judgement in judged]
+    return {verdict: found.count(verdict) for verdict in Verdict if verdict in found}

@@ -1,0 +1,227 @@
+"""A study's results as Markdown and CSV, the published numbers beside ours."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from simtrust.evaluation.aggregates import interquartile_mean, probability_of_improvement
+from simtrust.evaluation.statistics import Interval
+from simtrust.paper.cells import Cell
+from simtrust.paper.orderings import Judgement, Verdict, counts
+from simtrust.paper.scores import JUDGED_BY, Score
+from simtrust.paper.studies import OURS, RECIPES, Setting, Study
+
+DATA_DIFFER = """The paper's datasets (D4RL v2) were made with MuJoCo up to 2.0; these are other data, of
+other agents and another MuJoCo. So compare the order of the recipes and the distances between them with the
+paper's, not the returns themselves. "÷ best" is the return divided by the mean return of the dataset's best
+tenth of the episodes; "–" where that is unknown or not positive, as for random data."""
+STATISTICS = """Ours: mean ± standard deviation over training seeds (R − 1). IQM: mean of the middle half of
+the runs. In parentheses 95 % bootstrap intervals, for which runs are drawn again within each setting; none
+from a single seed, and from fewer than five too narrow. P(H2O better): the chance that a run of H2O does
+better than one of the recipe. SAC does not depend on the dataset, nor CQL on the shift: the same runs are
+shown in several settings, and count in each as if they were others."""
+OVER_SETTINGS = """Each recipe over the settings in which it and H2O were trained equally far, which need not
+be the same for all."""
+ORDERED = """Every two recipes that the paper puts one above the other. "Clear": the paper's own runs tell
+them apart (Welch's t-test at 5 %, from its mean, standard deviation and seeds). Whether an ordering holds
+among ours is asked in the same way; runs after different numbers of updates are not compared."""
+
+
+class Results(NamedTuple):
+    """All that a study's page tells."""
+
+    study: Study
+    scores: Mapping[Cell, Score]
+    best: Mapping[Setting, float]
+    """What the best tenth of each setting's dataset earns, where that can be divided by."""
+    judged: Sequence[Judgement]
+
+
+def page(results: Results, command: str) -> str:
+    """Markdown: the returns, what they say of each recipe over all settings, and the paper's orderings."""
+    study, found = results.study, results.scores
+    parts = [
+        f"# {study.name}: {study.title}",
+        DATA_DIFFER,
+        JUDGED_BY,
+        STATISTICS,
+        _table(HEADS, [_line(row) for row in rows(results)]),
+    ]
+    if shown := _over_settings(results):
+        heads = ("recipe", "settings", "P(H2O better)", "of these with ÷ best", "IQM ÷ best")
+        parts += ["## Over all settings", OVER_SETTINGS, _table(heads, shown)]
+    if results.judged:
+        said = "; ".join(f"{_of(results.judged, clear)}" for clear in (True, False))
+        judged = [each for each in results.judged if each.verdict != Verdict.MISSING]
+        lines = [_ordering(judgement) for judgement in judged]
+        heads = ("setting", "ordering", "in the paper", "clear", "among ours", "our difference")
+        parts += ["## The paper's orderings", ORDERED, said, *([_table(heads, lines)] if lines else [])]
+    done, begun = sum(score.finished for score in found.values()), len(found)
+    parts.append(
+        f"Of {len(study.cells)} cells {done} are finished, {begun - done} begun, "
+        f"{len(study.cells) - begun} not evaluated yet."
+    )
+    return "\n\n".join([*parts, f"- command: `{command}`"]) + "\n"
+
+
+class Row(NamedTuple):
+    """A recipe in a setting."""
+
+    setting: Setting
+    recipe: str
+    score: Score | None
+    iqm: Interval
+    improvement: Interval
+    """P(H2O better)."""
+    relative: float
+    """The return by that of the dataset's best tenth."""
+
+
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
+HEADS = (
+    "setting", "recipe", "updates", "seeds", "return", "IQM", "÷ best", "P(H2O better)", "published",
+)  # fmt: skip
+
+
+def rows(results: Results) -> list[Row]:
+    """One for each setting and recipe, also for what has not been run."""
+    found = []
+    for setting in results.study.settings:
+        ours = results.scores.get(setting.cell(OURS))
+        for recipe in results.study.recipes:
+            score = results.scores.get(setting.cell(recipe))
+            best = results.best.get(setting, math.nan)
+            if score is None:
+                found.append(Row(setting, recipe, None, UNKNOWN, UNKNOWN, math.nan))
+                continue
+            better = UNKNOWN
+            if ours is not None and recipe != OURS and ours.step == score.step:
+                better = probability_of_improvement([ours.returns], [score.returns])
+            iqm = interquartile_mean([score.returns])
+            found.append(Row(setting, recipe, score, iqm, better, score.mean / best))
+    return found
+
+
+def _line(row: Row) -> tuple[str, ...]:
+    score, cell = row.score, row.setting.cell(row.recipe)
+    published = _number(cell.published)
+    if cell.elsewhere:
+        published += f" (D2C: {cell.elsewhere})"
+    if score is None:
+        return (str(row.setting), RECIPES[row.recipe], "–", "–", "–", "–", "–", "–", published)
+    return (
+        str(row.setting),
+        RECIPES[row.recipe],
+        f"{score.step:,}" if score.finished else f"{score.step:,} of {score.steps:,}",
+        str(np.isfinite(score.returns).sum()),
+        _mean_and_std(score),
+        _interval(row.iqm, ",.0f"),
+        _figure(row.relative, ".2f"),
+        _interval(row.improvement, ".2f"),
+        published,
+    )
+
+
+def _over_settings(results: Results) -> list[tuple[str, ...]]:
+    """Of each recipe: over the settings where it and H2O went equally far, and whose best tenth is known."""
+    lines = []
+    for recipe in results.study.recipes:
+        pairs = []
+        for setting in results.study.settings:
+            ours, score = (results.scores.get(setting.cell(name)) for name in (OURS, recipe))
+            if ours is not None and score is not None and ours.step == score.step:
+                pairs.append((ours.returns, score.returns, results.best.get(setting, math.nan)))
+        if len(pairs) < 2:
+            continue
+        relative = [theirs / best for _, theirs, best in pairs if not math.isnan(best)]
+        better = probability_of_improvement(*zip(*[(ours, theirs) for ours, theirs, _ in pairs], strict=True))
+        lines.append(
+            (
+                RECIPES[recipe],
+                str(len(pairs)),
+                "–" if recipe == OURS else _interval(better, ".2f"),
+                str(len(relative)),
+                _interval(interquartile_mean(relative), ".2f"),
+            )
+        )
+    return lines
+
+
+def _ordering(judgement: Judgement) -> tuple[str, ...]:
+    ordering = judgement.ordering
+    verdict = f"{judgement.verdict} ({judgement.note})" if judgement.note else str(judgement.verdict)
+    return (
+        str(ordering.setting),
+        f"{RECIPES[ordering.better]} > {RECIPES[ordering.worse]}",
+        ordering.claim,
+        "yes" if ordering.clear else "no",
+        verdict,
+        _figure(judgement.difference, "+,.0f"),
+    )
+
+
+def _of(judged: Sequence[Judgement], clear: bool) -> str:
+    chosen = [judgement for judgement in judged if judgement.ordering.clear == clear]
+    told = ", ".join(f"{verdict} {count}" for verdict, count in counts(chosen).items())
+    return f"{'clear' if clear else 'not clear'} in the paper, {len(chosen)}: {told or 'none'}"
+
+
+CSV_HEADS = (
+    "setting", "recipe", "cell", "updates", "updates_planned", "seeds", "evaluations", "mean", "std",
+    "iqm", "iqm_low", "iqm_high", "relative_to_best_decile",
+    "h2o_better", "h2o_better_low", "h2o_better_high",
+    "published_mean", "published_std", "published_seeds", "seed_returns",
+)  # fmt: skip
+
+
+def table_csv(results: Results) -> str:
+    """A line for each setting and recipe; ``seed_returns`` are separated by spaces."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_HEADS)
+    for row in rows(results):
+        cell, score = row.setting.cell(row.recipe), row.score
+        published = cell.published or ("", "", "")
+        ours = [""] * 6 if score is None else [
+            score.step, score.steps, len(score.returns), score.evaluations, score.mean, score.std
+        ]  # fmt: skip
+        seeds = "" if score is None else " ".join(f"{value:.6g}" for value in score.returns)
+        values = [*ours, *row.iqm, row.relative, *row.improvement]
+        writer.writerow(
+            [str(row.setting), row.recipe, cell.name, *map(_plain, values), *map(_plain, published), seeds]
+        )
+    return text.getvalue()
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value)
+
+
+def _mean_and_std(score: Score) -> str:
+    return f"{score.mean:,.0f} ± {_figure(score.std, ',.0f')}"
+
+
+def _figure(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)
+
+
+def _number(published: object | None) -> str:
+    return "–" if published is None else str(published)
+
+
+def _interval(interval: Interval, form: str) -> str:
+    mean = _figure(interval.mean, form)
+    if math.isnan(interval.low):
+        return mean
+    return f"{mean} ({format(interval.low, form)} to {format(interval.high, form)})"
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    written = [" | ".join(line) for line in (heads, ["---"] * len(heads), *lines)]
+    return "\n".join(f"| {line} |" for line in written)

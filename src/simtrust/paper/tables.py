@@ -1,0 +1,88 @@
+"""The paper's tables, and its figures 6 and 7: train what is missing, judge it, and write what there is."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from simtrust.errors import ConfigError, RunError
+from simtrust.paper.cell_training import chosen_cells, missing_cells, train_cell
+from simtrust.paper.cells import Cell
+from simtrust.paper.orderings import judgements
+from simtrust.paper.scores import Score, best_deciles, scores
+from simtrust.paper.studies import STUDIES
+from simtrust.paper.table_picture import draw
+from simtrust.paper.table_text import Results, page, table_csv
+from simtrust.training.checkpoint import write_atomically
+from simtrust.training.diagnosis import NonFiniteError
+
+WITHOUT_ORDERINGS = ("figure7",)
+"""Tables 1 and 4 judge the same runs."""
+
+
+def reproduce(
+    study: str,
+    out: Path,
+    *,
+    data: str | Path | None = None,
+    cells: Sequence[str] = (),
+    quiet: bool = False,
+    command: str = "simtrust.paper.tables.reproduce(...)",
+    **options: Any,
+) -> Mapping[Cell, Score]:
+    """Train the cells of a study that are missing, and write its page, numbers and picture.
+
+    Cells lie in ``out/runs`` and are shared by all studies of that folder. Every one is an ordinary run
+    directory; one that is finished is not trained again, one that was stopped goes on. Writes ``STUDY.md``,
+    ``STUDY.csv`` and ``STUDY.png`` into ``out`` after each cell, of everything there is.
+
+    Args:
+        study: a name of `simtrust.paper.studies.STUDIES`.
+        out: folder of runs and results.
+        data: folder of the datasets, named as ``halfcheetah_medium_replay-v5.hdf5``; not needed where no
+            cell that learns from one is left to train.
+        cells: patterns of the cells to train, such as ``"*-h2o"``; all without one, none for ``none``.
+        quiet: show no progress.
+        command: what made it, for the record.
+        options: of `simtrust.train`, over the paper's settings, such as ``steps`` and ``seeds``.
+
+    Raises:
+        ConfigError, DataError: an option cannot work, or a dataset is missing; before any work.
+        RunError: ``out`` holds a run of other settings; or runs ended with a number that is not finite,
+            once all others are trained.
+    """
+    for option in ("steps", "seeds"):
+        if options.get(option, 1) < 1:
+            raise ConfigError(f"--{option} is {options[option]}; it must be at least 1")
+    data = None if data is None else Path(data)
+    missing = missing_cells(chosen_cells(STUDIES[study], cells), data, out, options)
+    console = Console(quiet=quiet)
+    failed = []
+    for number, cell in enumerate(missing, 1):
+        console.print(f"{cell.name} ({number} of {len(missing)}):", highlight=False)
+        try:
+            train_cell(cell, data, out, options, quiet=quiet)
+        except NonFiniteError as error:
+            # A recipe that diverges is a result; the others are still wanted.
+            failed.append(f"{cell.name}: {error}")
+        write_results(study, out, command)
+    found, text = write_results(study, out, command)
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    if failed:
+        raise RunError("\n".join(["not every cell could be trained to its end:", *failed]))
+    return found
+
+
+def write_results(study: str, out: Path, command: str) -> tuple[Mapping[Cell, Score], str]:
+    """Page, numbers and picture of a study, of everything there is; returns the scores and the page."""
+    chosen = STUDIES[study]
+    found = scores(chosen.cells, out)
+    judged = [] if study in WITHOUT_ORDERINGS else judgements(chosen, found)
+    results = Results(chosen, found, best_deciles(chosen.settings, out), judged)
+    text = page(results, command)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / f"{study}.md", text.encode())
+    write_atomically(out / f"{study}.csv", table_csv(results).encode())
+    draw(results, out / f"{study}.png")
+    return found, text
