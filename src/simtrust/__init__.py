@@ -26,6 +26,7 @@ _HOME = {
     "make_simulator": "simtrust.simulators",
     "parse_shifts": "simtrust.simulators",
     "generate_wheel_legged_log": "simtrust.simulators.log_recording",
+    "generate_log": "simtrust.generation.generate",
     "Recipe": "simtrust.algorithms.recipes",
     "RECIPES": "simtrust.algorithms.recipes",
     "train": "simtrust.api",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from simtrust.errors import SimtrustError
     from simtrust.export.policy_bundle import export_policy
     from simtrust.gap.findings import GapReport
+    from simtrust.generation.generate import generate_log
     from simtrust.measuring import measure_gap
     from simtrust.reports.log_report import LogReport, check_data
     from simtrust.reports.run_report import report_run
@@ -73,6 +75,7 @@ __all__ = [
     "check_data",
     "evaluate",
     "export_policy",
+    "generate_log",
     "generate_wheel_legged_log",
     "load_dataset",
     "make_simulator",

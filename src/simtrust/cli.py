@@ -23,9 +23,10 @@ from simtrust.errors import DataWarning, RunWarning, SimtrustError
 
 DESCRIPTION = """Find out where a simulator can be trusted, and train with it all the same.
 
-A log to begin with, of a wheel-legged robot:
+A log to begin with, of a wheel-legged robot, or by D4RL's protocol:
 
     simtrust generate wheel-legged standing-still
+    simtrust generate HalfCheetah medium-replay --steps 200000
 
 Are log and simulator fit for it:
 
@@ -59,6 +60,10 @@ What to make of it:
 Take it to the robot:
 
     simtrust export runs/first --out robot
+
+The paper's tables and figures:
+
+    simtrust paper table2 --data datasets
 """
 
 COMMANDS = {

@@ -10,9 +10,11 @@ import pytest
 from gymnasium.spaces import Box
 
 import simtrust
+from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.errors import SimulatorError
 from simtrust.export import latency
 from simtrust.gap import measure
+from simtrust.generation import training_run
 from simtrust.paper import figure3, robot
 from simtrust.reports import animation, run_report
 from simtrust.simulators import log_recording, make_simulator
@@ -58,6 +60,8 @@ def tiny(compiled, compiled_in) -> Iterator[None]:
         for name, rows in (("PROBE_ROWS", 600), ("POLICY_ROWS", 200), ("EXPLAINED_ROWS", 60)):
             patch.setattr(measure, name, rows)
         patch.setattr(gap_model, "SIMULATOR_GAP_OPTIONS", replace(gap_model.SIMULATOR_GAP_OPTIONS, **SMALL))
+        small = AlgorithmOptions(hidden_sizes=(8,), batch_size=16)
+        patch.setattr(training_run, "AlgorithmOptions", lambda: small)
         patch.setattr(latency, "CALLS", 20)
         patch.setattr(run_report, "draw_film", no_film)
         patch.setattr(animation, "animate", no_film)

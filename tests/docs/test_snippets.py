@@ -84,7 +84,13 @@ def test_no_block_is_left_out():
 LESS = {
     "train": [],
     "evaluate": ["--episodes", "1"],
-    "generate": ["--rows", "1200"],
+    "standing-still": ["--rows", "1200"],
+    "moving-straight": ["--rows", "1200"],
+    "random": ["--rows", "1200"],
+    "medium-replay": ["--steps", "1000"],
+    "expert": ["--steps", "1000", "--rows", "1200"],
+    "table2": ["--cells", "none"],
+    "theory": ["--problems", "20"],
     "figure2": [
         "--recipe",
         "sac",
@@ -105,6 +111,8 @@ LESS = {
     "benchmarks/memory_growth.py": ["--steps", "2000"],
 }
 """What a command or script is given besides, so that it takes seconds; the last of two values counts."""
+NAMED = {"paper": 2, "generate": 3}
+"""Which word says what a command does, if it is not the first."""
 
 SMALL = {"members": 2, "elites": 2, "hidden_sizes": (8, 8), "epochs": 2, "epoch_updates": 20}
 SMALLER: dict[str, dict[str, Any]] = {
@@ -143,7 +151,7 @@ def execute(tiny, train_options) -> Callable[[list[str]], None]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "path", sys.path[:])
             if words[0] == "simtrust":
-                command = words[2] if words[1] == "paper" else words[1]
+                command = words[NAMED.get(words[1], 1)]
                 more = train_options if command == "train" else LESS.get(command, [])
                 patch.setattr(sys, "argv", [*words, *more])
                 cli.main()
@@ -245,6 +253,14 @@ def with_evidence(folder: Path, request: pytest.FixtureRequest) -> None:
         shutil.copy(robot, folder / name)
 
 
+def with_minari(folder: Path, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("monkeypatch").setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
+
+
+def with_nothing(folder: Path, request: pytest.FixtureRequest) -> None:
+    pass
+
+
 def with_exports(folder: Path, request: pytest.FixtureRequest) -> None:
     """As on the robot: the exported policy and the trust model, side by side."""
     done = request.getfixturevalue("quick_start")
@@ -258,14 +274,20 @@ BEFORE_LINES = {
         ["runs/gap/report.html", "runs/first/report.html", "robot/policy.onnx", "runs/demo"],
     ),
     "docs/choosing.md": (with_robot_log, ["runs/trust/report.html", "runs/cql/result.json"]),
+    "docs/datasets.md": (
+        with_minari,
+        ["hopper_medium_replay-v5.hdf5", "hopper_expert-v5.hdf5", "hopper_sac_1000_seed_0-v5/result.json"],
+    ),
     "docs/deployment.md": (with_own_run, ["robot/policy.onnx", "mine/policy.onnx"]),
     "docs/gap_report.md": (with_first_run, ["runs/gap/report.html"]),
     "docs/own_robot.md": (with_example, ["log.html", "examples/my_robot/robot/policy.onnx"]),
     "docs/reliability.md": (with_cheetah, []),
+    "docs/reproduction.md": (with_nothing, ["runs/short/table2.md", "runs/paper/table1.md"]),
     "docs/results.md": (
         with_evidence,
         ["runs/learning/sac/result.json", "runs/figure2", "runs/figure3/figure3.md"],
     ),
+    "docs/theory.md": (with_nothing, ["runs/theory/theory.md", "runs/theory/theory.png"]),
     "docs/troubleshooting.md": (with_first_run, ["runs/first/report.html"]),
     "docs/wheel_legged.md": (with_robot_log, ["runs/dead-zone/result.json"]),
 }

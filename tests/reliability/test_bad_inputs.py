@@ -259,7 +259,7 @@ PARSER = [
     ("no folder for an export", "export finished", "export … --out"),
     ("nothing to write", "convert log.npz", "missing … convert"),
     ("another robot", "generate two-legged standing-still", "'two-legged' … wheel-legged"),
-    ("another figure", "paper figure4", "'figure4' … figure2"),
+    ("another figure", "paper figure8", "'figure8' … figure2"),
     ("an option of nobody", "doctor --loud", "--loud"),
     ("no directory", "resume", "resume … DIRECTORY"),
     ("an unknown command", "dance", "dance … train"),
