@@ -53,6 +53,14 @@ def test_what_the_machine_has_and_the_simulator_has_not_is_found(record, tmp_pat
     assert str(best).startswith("dead-zone 0.2 in place of 0 explains ")
 
 
+def test_a_dead_zone_is_looked_for_in_the_actions_own_units(record, tmp_path):
+    """The robot's actions reach 4, the cheetah's 1."""
+    real = record(tmp_path / "log.hdf5", "StandingStill-v0", ["dead-zone=0.3"])
+    best, *_ = fit_corrections(real, "StandingStill-v0", rows=100)
+    assert best.kind == "dead-zone"
+    np.testing.assert_allclose(best.fitted, 0.3, atol=0.02)
+
+
 def test_a_right_simulator_needs_no_correction(cheetah):
     for correction in fit_corrections(cheetah, "HalfCheetah-v5", rows=100):
         np.testing.assert_allclose(correction.fitted, correction.present, atol=0.02)

@@ -281,3 +281,13 @@ def test_a_log_that_cannot_be_replayed_is_measured_by_the_model(cheetah):
     report = simtrust.measure_gap(replace(cheetah, transitions=clipped), "Walker2d-v5", quiet=True)
     assert "can be replayed" in report.missing["replay"]
     assert report.model is not None
+
+
+def test_how_far_the_replay_is_is_told(cheetah):
+    told = []
+    measure._replay(cheetah, "HalfCheetah-v5", [], 0, lambda *stage: told.append(stage), {})
+    shares = [
+        int(detail.removesuffix("%")) for stage, *details in told for detail in details if "%" in detail
+    ]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] <= shares[-1] == 100
