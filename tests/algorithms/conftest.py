@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simtrust.algorithms.agent import Algorithm, Batch
+from simtrust.algorithms.agent import Algorithm
+from simtrust.algorithms.inputs import Batch
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import RECIPES, Recipe
+from simtrust.gap.dynamics_model import NextStates
 from simtrust.types import Transitions
 
-OBSERVATION, ACTION = 3, 2
+OBSERVATION, ACTION, ELITES = 3, 2, 4
 SMALL = {
     "batch_size": 16,
     "hidden_sizes": (8, 8),
@@ -32,6 +34,14 @@ def rows(count: int, seed: int) -> Transitions:
     )
 
 
+def predicted(sim: Transitions) -> NextStates:
+    """Elites that do not agree on the next states of ``sim``."""
+    generator = np.random.default_rng(6)
+    shape = (ELITES, *sim.observation.shape)
+    mean = sim.observation + generator.normal(size=shape)
+    return NextStates(jnp.asarray(mean, jnp.float32), jnp.asarray(generator.uniform(size=shape), jnp.float32))
+
+
 class Case:
     """An algorithm with a fresh agent, one batch, and one draw of noise."""
 
@@ -48,12 +58,14 @@ class Case:
         half = self.algorithm.options.classifier_batch_size // 2
         sizes = {source.name.lower(): n for source, n in self.algorithm.batch_sizes.items()}
         measured_gap = np.random.default_rng(5).exponential(size=sizes.get("sim", 0)).astype(np.float32)
+        sim = rows(sizes["sim"], 2) if "sim" in sizes else None
         self.batch = Batch(
             rows(sizes["real"], 1) if "real" in sizes else None,
-            rows(sizes["sim"], 2) if "sim" in sizes else None,
+            sim,
             rows(half, 3) if recipe.trains_gap_model else None,
             rows(half, 4) if recipe.trains_gap_model else None,
             jnp.asarray(measured_gap) if recipe.measures_gap else None,
+            predicted(sim) if recipe.predicts_reality and sim is not None else None,
         )
 
     def updated_critic(self):

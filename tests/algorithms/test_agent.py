@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simtrust.algorithms.agent import Batch, concatenate
+from simtrust.algorithms.agent import GapEstimates
 from simtrust.algorithms.critic import REAL, bellman
+from simtrust.algorithms.inputs import Batch, concatenate
 from simtrust.algorithms.recipes import Recipe, get_recipe
 from simtrust.errors import ConfigError
 from simtrust.types import Transitions
@@ -98,7 +99,7 @@ def test_target_values_pass_no_gradient(case):
     assert all((g == 0).all() for g in jax.tree.leaves(jax.grad(loss)(case.agent.critic)))
 
 
-@pytest.mark.parametrize("recipe", ["h2o", "h2o_v", "darc", "darc_plus"])
+@pytest.mark.parametrize("recipe", ["h2o", "h2o_v", "h2o_reverse_kl", "darc", "darc_plus"])
 def test_the_critic_passes_no_gradient_to_the_classifiers(case, recipe):
     case = case(recipe)
     case_rows = concatenate(case.batch.real, case.batch.sim)
@@ -106,7 +107,7 @@ def test_the_critic_passes_no_gradient_to_the_classifiers(case, recipe):
 
     def loss(classifier):
         agent = eqx.tree_at(lambda a: a.classifier, case.agent, classifier)
-        estimates = case.algorithm.gap_estimates(agent, case.batch.sim, case.noise)
+        estimates = case.algorithm.gap_estimates(agent, case.batch, case.noise)
         critic_loss = case.algorithm.critic_loss
         return critic_loss(agent.critic, agent, case.batch, next_values, estimates, case.noise)[0]
 
@@ -124,12 +125,13 @@ def test_terminal_rows_ignore_the_next_state(case):
 
 def test_darc_lowers_the_reward_by_the_log_ratio(case):
     case = case("darc")
-    log_ratio, gap = case.algorithm.gap_estimates(case.agent, case.batch.sim, case.noise)
-    assert gap is None
+    estimates = case.algorithm.gap_estimates(case.agent, case.batch, case.noise)
+    log_ratio = estimates.log_ratio
+    assert estimates == (log_ratio, None, None)
     terminal = case.batch._replace(sim=case.batch.sim._replace(terminated=jnp.ones(16)))
     zero = jnp.zeros(16)
     critic = jax.tree.map(jnp.zeros_like, case.agent.critic)
-    loss, _ = case.algorithm.critic_loss(critic, case.agent, terminal, zero, (log_ratio, None), case.noise)
+    loss, _ = case.algorithm.critic_loss(critic, case.agent, terminal, zero, estimates, case.noise)
     assert float(loss) == pytest.approx(2 * float(((terminal.sim.reward - log_ratio) ** 2).mean()), rel=1e-5)
 
 
@@ -139,7 +141,7 @@ def test_cql_of_a_constant_critic_is_the_log_of_the_action_volume(case):
     # Importance sampling makes every action count for the volume 2² on average, whatever its density.
     idle = jax.tree.map(jnp.zeros_like, case.agent.actor)
     agent = eqx.tree_at(lambda a: a.actor, case.agent, idle)
-    _, info = case.algorithm.critic_loss(critic, agent, case.batch, jnp.zeros(16), (None, None), case.noise)
+    _, info = case.algorithm.critic_loss(critic, agent, case.batch, jnp.zeros(16), GapEstimates(), case.noise)
     per_critic = float(info["critic_conservative"]) / 2
     assert per_critic == pytest.approx(np.log(150 * 2**2), rel=0.05)
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from simtrust.algorithms.agent import GapEstimates
 from simtrust.algorithms.critic import (
     REAL,
     SIM,
@@ -40,9 +41,8 @@ def with_gap(case, gap):
     """The case with a given gap u in place of the classifiers' estimate."""
     estimates = case.algorithm.gap_estimates
 
-    def replaced(agent, sim, noise):
-        log_ratio, _ = estimates(agent, sim, noise)
-        return log_ratio, jnp.full(sim.reward.shape, gap)
+    def replaced(agent, batch, noise):
+        return estimates(agent, batch, noise)._replace(gap=jnp.full(batch.sim.reward.shape, gap))
 
     case.algorithm.gap_estimates = replaced
     return case
@@ -143,7 +143,7 @@ def test_no_gradient_flows_through_the_measured_gap(case):
     def loss(gap):
         batch = case.batch._replace(measured_gap=gap)
         return case.algorithm.critic_loss(
-            case.agent.critic, case.agent, batch, next_values, (None, None), case.noise
+            case.agent.critic, case.agent, batch, next_values, GapEstimates(), case.noise
         )[0]
 
     value, gradient = jax.value_and_grad(loss)(case.batch.measured_gap)
@@ -166,6 +166,33 @@ def test_the_gap_is_measured_only_where_some_term_reads_it(case):
     rows = {name: case(name).algorithm.simulated_row_size for name in RECIPES}
     assert {name for name in RECIPES if RECIPES[name].measures_gap} == {"trust"}
     assert rows == {name: 10 + (name == "trust") for name in RECIPES}
+
+
+def test_reality_is_predicted_only_where_some_term_reads_it(case):
+    assert {name for name in RECIPES if RECIPES[name].predicts_reality} == {"h2o_reverse_kl"}
+    for name, recipe in RECIPES.items():
+        assert (case(name).noise.elite is not None) == recipe.predicts_reality
+    noise = case("h2o_reverse_kl").noise
+    assert noise.elite.shape == (5, 8)
+    assert noise.next_state.shape == (5, 8, 3)
+
+
+def test_the_reverse_gap_does_not_know_the_simulated_next_state(case):
+    """It belongs to (s, a), where w belongs to (s, a, s')."""
+    case = case("h2o_reverse_kl")
+    elsewhere = case.batch.sim._replace(next_observation=case.batch.sim.next_observation + 1.0)
+    batches = (case.batch, case.batch._replace(sim=elsewhere))
+    here, there = (case.algorithm.gap_estimates(case.agent, batch, case.noise) for batch in batches)
+    np.testing.assert_array_equal(here.reverse_gap, there.reverse_gap)
+    assert (here.log_ratio != there.log_ratio).all()
+    assert here.gap is there.gap is None
+
+
+def test_without_a_gap_the_reverse_kl_is_h2o_without_dynamics_ratio_and_adaptive_share(case):
+    reverse = with_silent_classifier(case("h2o_reverse_kl"))
+    assert same(reverse.updated_critic(), case("h2o_a_dr").updated_critic())
+    assert not same(case("h2o_reverse_kl").updated_critic(), case("h2o_a").updated_critic())
+    assert not same(case("h2o_reverse_kl").updated_critic(), case("h2o").updated_critic())
 
 
 def test_only_an_algorithm_of_the_simulator_alone_needs_no_log():
@@ -191,6 +218,7 @@ def test_sources_follow_from_the_terms():
     assert RECIPES["cql"].reads == {Reads.REAL, Reads.SAMPLED_ACTIONS}
     assert RECIPES["darc"].reads == {Reads.SIM, Reads.LOG_RATIO}
     assert RECIPES["h2o"].reads == {Reads.REAL, Reads.SIM, Reads.LOG_RATIO, Reads.GAP}
+    assert RECIPES["h2o_reverse_kl"].reads == {Reads.REAL, Reads.SIM, Reads.LOG_RATIO, Reads.REVERSE_GAP}
     assert RECIPES["trust"].reads == {Reads.REAL, Reads.SIM, Reads.MEASURED_GAP}
     assert RECIPES["h2o_dr"].reads == {Reads.REAL, Reads.SIM, Reads.GAP}
 

@@ -1,4 +1,4 @@
-"""H2O's critic loss, and ours, against a slow transcription of Eq. 6, 7, 8 and 33, one number at a time.
+"""H2O's critic loss, and ours, against a slow transcription of Eq. 6, 7, 8, 33 and 36, one number at a time.
 
 The transcription runs in float64 and knows nothing of the library but the networks' weights. It uses
 the four log-probabilities of Eq. 7 as the paper writes them. Gradients are central differences of it.
@@ -57,13 +57,33 @@ def action_of(actor, s, noise):
     return np.tanh(mean + np.exp(np.clip(log_std, -20, 2)) * noise)
 
 
-def classified(sim, noise, phi, psi, factor):
-    """w and u of every simulated row by the classifiers, before they are clipped."""
+def around(factor, noise):
+    """Eq. 33's next states of a row: around the simulated one."""
+    return lambda row, s_next: [s_next + factor @ e for e in noise.next_state[:, row]]
+
+
+def of_the_model(predicted, noise):
+    """Eq. 36's next states of a row: each from an elite of its own, whatever the simulated."""
+    mean, std = (np.asarray(x, np.float64) for x in predicted)
+
+    def draws(row, _):
+        pairs = zip(noise.elite[:, row], noise.next_state[:, row], strict=True)
+        chosen = [(int(float(share) * len(mean)), e) for share, e in pairs]
+        return [mean[m, row] + std[m, row] * e for m, e in chosen]
+
+    return draws
+
+
+def classified(sim, phi, psi, draws, direction):
+    """w and u of every simulated row by the classifiers, before they are clipped.
+
+    u is the mean of ``direction`` times log P̂/P over the next states that ``draws`` gives.
+    """
     w, u = [], []
     for index, (s, a, _, s_next, _) in enumerate(zip(*sim, strict=True)):
         w.append(math.exp(-log_ratio(phi, psi, s, a, s_next)))
-        draws = [log_ratio(phi, psi, s, a, s_next + factor @ e) for e in noise.next_state[:, index]]
-        u.append(sum(draws) / len(draws))
+        terms = [direction * log_ratio(phi, psi, s, a, drawn) for drawn in draws(index, s_next)]
+        u.append(sum(terms) / len(terms))
     return w, u
 
 
@@ -91,19 +111,21 @@ def literal_loss(critics, frozen, real, sim, noise, w, u):
     return total
 
 
-@pytest.fixture(params=["h2o", "h2o_layer_norm", "trust"])
+@pytest.fixture(params=["h2o", "h2o_layer_norm", "h2o_reverse_kl", "trust"])
 def problem(case, request):
     case = case(request.param, beta=BETA)
     agent = case.agent
     # A target network that is not the critic, or the two could be mixed up unnoticed.
-    agent = case.algorithm.create(jax.random.key(7))
+    agent = case.algorithm.create(jax.random.key(11))
     frozen = (
         [weights(agent.target_critic.members, e) for e in range(2)],
         weights(agent.actor.network),
     )
     as_float64 = lambda t: [np.asarray(x, np.float64) for x in t]  # noqa: E731
     data = as_float64(case.batch.real), as_float64(case.batch.sim), case.noise
-    return case, agent, frozen, (*data, *by_row(case, agent, sign=1))
+    w, u = by_row(case, agent, sign=1)
+    assert sum(x > 0.1 for x in u) > 2, "or ω would hardly depend on it"
+    return case, agent, frozen, (*data, w, u)
 
 
 def by_row(case, agent, *, sign):
@@ -114,14 +136,16 @@ def by_row(case, agent, *, sign):
     phi, psi = weights(agent.classifier.transition), weights(agent.classifier.state_action)
     if sign < 0:
         phi = ([*phi[0][:-1], tuple(x[..., ::-1] for x in phi[0][-1])], phi[1])
-    factor = np.asarray(case.algorithm.next_state_noise, np.float64)
     sim = [np.asarray(x, np.float64) for x in case.batch.sim]
-    return classified(sim, case.noise, phi, psi, factor)
+    if case.batch.predicted is not None:
+        return classified(sim, phi, psi, of_the_model(case.batch.predicted, case.noise), -1)
+    factor = np.asarray(case.algorithm.next_state_noise, np.float64)
+    return classified(sim, phi, psi, around(factor, case.noise), 1)
 
 
 def jax_loss(critic, case, agent):
     next_values = case.algorithm.next_values(agent, _concatenated(case.batch), case.noise)
-    estimates = case.algorithm.gap_estimates(agent, case.batch.sim, case.noise)
+    estimates = case.algorithm.gap_estimates(agent, case.batch, case.noise)
     return case.algorithm.critic_loss(critic, agent, case.batch, next_values, estimates, case.noise)[0]
 
 
@@ -153,6 +177,20 @@ def test_gradient_is_the_literal_one(problem):
         literal = (along(1e-5) - along(-1e-5)) / 2e-5
         parts = jax.tree.map(lambda g, d: (np.asarray(g, np.float64) * d).sum(), gradient, direction)
         assert sum(jax.tree.leaves(parts)) == pytest.approx(literal, rel=2e-3, abs=1e-4)
+
+
+def test_the_wrong_sign_of_the_reverse_gap_alone_would_be_noticed(case):
+    """With w as it is: log P̂/P at the model's next states would punish where the simulator is right."""
+    case = case("h2o_reverse_kl", beta=BETA)
+    phi, psi = (weights(x) for x in (case.agent.classifier.transition, case.agent.classifier.state_action))
+    sim = [np.asarray(x, np.float64) for x in case.batch.sim]
+    draws = of_the_model(case.batch.predicted, case.noise)
+    estimated = np.asarray(case.algorithm.gap_estimates(case.agent, case.batch, case.noise).reverse_gap)
+    for direction, same in ((-1, True), (1, False)):
+        _, u = classified(sim, phi, psi, draws, direction)
+        clipped = np.clip(u, np.finfo(np.float32).tiny, 10.0)
+        assert np.allclose(estimated, clipped, rtol=1e-4, atol=1e-6) is same
+    assert 0 < (estimated > 1e-3).sum() < len(estimated), "both signs occur"
 
 
 def test_the_wrong_sign_of_the_gap_would_be_noticed(problem):

@@ -28,10 +28,12 @@ from simtrust.data.convert import convert
 from simtrust.export.numpy_runner import TrustRunner
 from simtrust.export.policy_runner import PolicyRunner
 from simtrust.export.trust_onnx import export_trust
+from simtrust.gap.dynamics_fitting import model_shapes
+from simtrust.gap.dynamics_model import DynamicsModel
 from simtrust.gap.trust_model import TRUST_MODEL_OPTIONS, fit_trust_model
 from simtrust.paper.cheetah import Point, load_point, save_point
 from simtrust.paper.robot import Cell, load_cell, save_cell
-from simtrust.training import gap_model
+from simtrust.training import dynamics_model, gap_model
 from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.config import config_from_json
 from simtrust.training.fleet import Fleet, over_runs
@@ -54,7 +56,7 @@ TINY = {
     "steps": 200,
 }
 SMALL = {"members": 2, "elites": 2, "hidden_sizes": (8, 8)}
-"""Of the gap model: a real one has half a million numbers."""
+"""Of the models fitted before training: a real one has half a million numbers."""
 
 
 class Stop(simtrust.Callback):
@@ -65,21 +67,29 @@ class Stop(simtrust.Callback):
 
 
 @contextmanager
-def small_gap_models() -> Iterator[None]:
-    """Gap models of `SMALL`, made and read."""
-    usual = gap_model.SIMULATOR_GAP_OPTIONS
-    gap_model.SIMULATOR_GAP_OPTIONS = replace(usual, **SMALL)
+def small_models() -> Iterator[None]:
+    """Models of `SMALL`, fitted before training and read."""
+    of_both, of_log = gap_model.SIMULATOR_GAP_OPTIONS, dynamics_model.REVERSE_GAP_OPTIONS
+    gap_model.SIMULATOR_GAP_OPTIONS = replace(of_both, **SMALL)
+    dynamics_model.REVERSE_GAP_OPTIONS = replace(of_log, **SMALL)
     try:
         yield
     finally:
-        gap_model.SIMULATOR_GAP_OPTIONS = usual
+        gap_model.SIMULATOR_GAP_OPTIONS, dynamics_model.REVERSE_GAP_OPTIONS = of_both, of_log
+
+
+def load_dynamics(folder: Path) -> DynamicsModel:
+    """The model of the log in a run's directory."""
+    with small_models():
+        like = model_shapes(3, 1, dynamics_model.REVERSE_GAP_OPTIONS)
+        return dynamics_model.DYNAMICS_MODEL.load(folder, like)
 
 
 def answers(folder: Path) -> dict[str, Any]:
     """What the files in a folder say to today's readers, as JSON has it."""
     log = simtrust.load_dataset(folder / "log.npz")
     rows = Transitions(*(field[:5] for field in log.transitions))
-    with small_gap_models():
+    with small_models():
         gap = gap_model.load_gap_model(folder / "unfinished", observation_size=3, action_size=1)
     trust = TrustRunner(folder / "trust.npz")(rows.observation, rows.action)
     action, valid = PolicyRunner(folder / "exported/policy.npz")(rows.observation)
@@ -89,6 +99,9 @@ def answers(folder: Path) -> dict[str, Any]:
         "unfinished": of_run(folder / "unfinished", rows),
         "finished": of_run(folder / "finished", rows),
         "gap model": gap.divergence(rows),
+        "dynamics model": load_dynamics(folder / "modelled")
+        .next_states(rows.observation, rows.action)
+        ._asdict(),
         "policy.npz": {"action": action, "valid": valid},
         "trust.npz": trust,
         "point": asdict(load_point(folder / "point-000000100.npz")),
@@ -160,8 +173,9 @@ def make(folder: Path) -> None:
     os.chdir(folder)
     options = {**TINY, "real": "log.npz", "sim": "Pendulum-v1", "quiet": True}
     simtrust.train("h2o", **options, seeds=2, out="finished")
-    with small_gap_models(), suppress(KeyboardInterrupt):
+    with small_models(), suppress(KeyboardInterrupt):
         simtrust.train("trust", **options, out="unfinished", callbacks=[Stop()])
+    make_dynamics_model(options)
     simtrust.export_policy("finished", "exported", rate=20.0)
     export_small_trust(log, folder)
     generator = np.random.default_rng(0)
@@ -176,6 +190,16 @@ def make(folder: Path) -> None:
     (folder / "trust_runner.py").unlink()
     for lock in folder.glob("*/.lock"):
         lock.unlink()
+
+
+def make_dynamics_model(options: dict[str, Any]) -> None:
+    """Of a run, the model of its log alone."""
+    with small_models(), suppress(KeyboardInterrupt):
+        simtrust.train("h2o_reverse_kl", **options, dynamics_epochs=1, out="run", callbacks=[Stop()])
+    Path("modelled").mkdir()
+    for file in Path("run").glob("dynamics_model.*"):
+        file.rename(Path("modelled") / file.name)
+    shutil.rmtree("run")
 
 
 def export_small_trust(log: simtrust.Dataset, folder: Path) -> None:

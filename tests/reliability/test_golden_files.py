@@ -5,6 +5,7 @@
 | ``config.json`` of a run | ``format`` | `training.config.config_from_json` |
 | ``checkpoints/checkpoint-*.json``, with state and replay chunks | ``format`` | `training.checkpoint` |
 | ``gap_model.json``, with ``gap_model.safetensors`` | ``format`` | `training.gap_model.load_gap_model` |
+| ``dynamics_model.json``, with ``dynamics_model.safetensors`` | ``format`` | `training.fitted_model` |
 | ``metrics.jsonl`` | that of ``config.json`` | `reports.run_record.read_curves` |
 | ``result.json`` | ``format`` | `training.result.read_result` |
 | ``policy.npz``, ``parity.npz`` | ``format`` | `export.policy_runner` |
@@ -38,10 +39,12 @@ from simtrust.errors import RunError, SimtrustError
 from simtrust.export import policy_runner
 from simtrust.export.numpy_runner import TrustRunner
 from simtrust.export.policy_runner import PolicyRunner
+from simtrust.gap.dynamics_fitting import REVERSE_GAP_OPTIONS
 from simtrust.gap.simulator_gap import SIMULATOR_GAP_OPTIONS
 from simtrust.paper.cheetah import load_point
 from simtrust.paper.robot import load_cell
 from simtrust.reports.run_record import read_run
+from simtrust.training.dynamics_model import DYNAMICS_MODEL_FORMAT
 from simtrust.training.gap_model import GAP_MODEL_FORMAT, load_gap_model
 
 HERE = Path(__file__).parent
@@ -131,9 +134,11 @@ def test_old_curves_and_returns_are_read():
 
 
 def test_the_gap_models_sizes_belong_to_its_format():
-    """No gap model says how large it is: other sizes could not read those of this format."""
+    """No fitted model says how large it is: other sizes could not read those of this format."""
     options = SIMULATOR_GAP_OPTIONS
     assert (GAP_MODEL_FORMAT, options.elites, options.hidden_sizes) == (2, 3, (200, 200, 200, 200))
+    options = REVERSE_GAP_OPTIONS
+    assert (DYNAMICS_MODEL_FORMAT, options.elites, options.hidden_sizes) == (1, 5, (200, 200, 200, 200))
 
 
 def test_golden_files_are_small():
@@ -158,7 +163,7 @@ def command(copy, monkeypatch, capsys) -> Callable[..., str]:
 
 def test_an_old_run_that_was_cut_short_goes_on_and_ends(copy, command):
     begun = (copy / "unfinished/metrics.jsonl").read_bytes()
-    with maker.small_gap_models():
+    with maker.small_models():
         assert "trust after 200 steps" in command("resume", "unfinished")
     result = json.loads((copy / "unfinished/result.json").read_text())
     assert np.isfinite(result["runs"][0]["return_mean"])
@@ -214,6 +219,7 @@ def edit_trust(file: str) -> None:
 WRITER = {"versions": {"simtrust": "9.9"}}
 CHECKPOINT = "finished/checkpoints/checkpoint-000000000200.json"
 GAP_MODEL, POINT = "unfinished/gap_model.json", "point-000000100.npz"
+DYNAMICS_MODEL = "modelled/dynamics_model.json"
 
 
 @pytest.mark.parametrize(
@@ -236,6 +242,12 @@ GAP_MODEL, POINT = "unfinished/gap_model.json", "point-000000100.npz"
             lambda: load_gap_model(Path("unfinished"), observation_size=3, action_size=1),
             RunError,
             id="gap_model.json",
+        ),
+        pytest.param(
+            lambda: edit_json(DYNAMICS_MODEL, format=2, **WRITER),
+            lambda: maker.load_dynamics(Path("modelled")),
+            RunError,
+            id="dynamics_model.json",
         ),
         pytest.param(
             lambda: edit_json("finished/result.json", format=2, **WRITER),

@@ -13,7 +13,7 @@ import pytest
 
 import simtrust
 from simtrust.data import save_dataset
-from simtrust.training import gap_model
+from simtrust.training import dynamics_model, gap_model
 
 TINY = {
     "hidden_sizes": (16,),
@@ -26,6 +26,7 @@ TINY = {
     "evaluation_episodes": 1,
     "gap_probe_rows": 200,
     "gap_epochs": 1,
+    "dynamics_epochs": 1,
     "steps": 100,
 }
 
@@ -93,6 +94,13 @@ def small_gap_model(monkeypatch) -> None:
     """Gap models of a few units, fitted and compiled at once."""
     small = replace(gap_model.SIMULATOR_GAP_OPTIONS, members=2, elites=2, hidden_sizes=(8, 8))
     monkeypatch.setattr(gap_model, "SIMULATOR_GAP_OPTIONS", small)
+
+
+@pytest.fixture
+def small_dynamics_model(monkeypatch) -> None:
+    """Dynamics models of a few units, fitted and compiled at once."""
+    small = replace(dynamics_model.REVERSE_GAP_OPTIONS, members=3, elites=2, hidden_sizes=(8, 8))
+    monkeypatch.setattr(dynamics_model, "REVERSE_GAP_OPTIONS", small)
 
 
 @pytest.fixture

@@ -12,16 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from simtrust.algorithms.actor import DeterministicActor, StochasticActor
 from simtrust.algorithms.critic import CriticInputs, Reads, Samples, summary
+from simtrust.algorithms.inputs import Batch, Noise, concatenate
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import Recipe
 from simtrust.data.replay import row_size
 from simtrust.gap import classifier as domain
 from simtrust.gap.classifier import DomainClassifier
-from simtrust.gap.ratio import dynamics_gap
+from simtrust.gap.ratio import dynamics_gap, reverse_dynamics_gap
 from simtrust.networks import CriticEnsemble
 from simtrust.types import Transitions
 
@@ -44,34 +45,12 @@ class Agent(eqx.Module):
     classifier_optimiser: optax.OptState | None
 
 
-class Batch(NamedTuple):
-    """The rows of one update; None where the recipe does not read them."""
+class GapEstimates(NamedTuple):
+    """What the classifiers say of a batch's simulated rows, in the order of `Samples`."""
 
-    real: Transitions | None
-    sim: Transitions | None
-    classifier_real: Transitions | None
-    classifier_sim: Transitions | None
-    measured_gap: Float[Array, " B"] | None = None
-    """Of the rows of ``sim``."""
-
-
-class Noise(NamedTuple):
-    """The random numbers of one update, drawn beforehand: standard normal but where noted.
-
-    Given to the update as an argument, which makes it a pure function that can be compared, number by
-    number, with a transcription of the equations.
-    """
-
-    next_action: Float[Array, "B A"]
-    action: Float[Array, "B A"]
-    pair: Int[Array, "2"]
-    """Two different members of the critic ensemble, uniform."""
-    classifier: Float[Array, "C inputs"] | None = None
-    next_state: Float[Array, "N B O"] | None = None
-    sampled_uniform: Float[Array, "K B A"] | None = None
-    """Uniform in [-1, 1]."""
-    sampled_here: Float[Array, "K B A"] | None = None
-    sampled_next: Float[Array, "K B A"] | None = None
+    log_ratio: Float[Array, " B"] | None = None
+    gap: Float[Array, " B"] | None = None
+    reverse_gap: Float[Array, " B"] | None = None
 
 
 def least(q: Float[Array, "E *batch"]) -> Float[Array, "*batch"]:
@@ -81,12 +60,6 @@ def least(q: Float[Array, "E *batch"]) -> Float[Array, "*batch"]:
     two again with another rounding.
     """
     return reduce(lambda left, right: jnp.where(left < right, left, right), q)
-
-
-def concatenate(*parts: Transitions | None) -> Transitions:
-    """Rows of several batches, one after the other; absent ones are passed over."""
-    present = [part for part in parts if part is not None]
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *present)
 
 
 class Algorithm:
@@ -176,19 +149,22 @@ class Algorithm:
         }
         if self.recipe.trains_gap_model:
             shapes["classifier"] = (options.classifier_batch_size, inputs)
-        if Reads.GAP in reads:
+        if reads & {Reads.GAP, Reads.REVERSE_GAP}:
             shapes["next_state"] = (options.next_state_samples, sizes[Reads.SIM], self.observation_size)
-        sampled: dict[str, Array] = {}
+        others: dict[str, Array] = {}
+        if Reads.REVERSE_GAP in reads:
+            shape = (options.next_state_samples, sizes[Reads.SIM])
+            others["elite"] = jax.random.uniform(noise["elite"], shape)
         if Reads.SAMPLED_ACTIONS in reads:
             shape = (options.cql_actions, sizes[Reads.REAL], self.action_size)
             shapes |= {"sampled_here": shape, "sampled_next": shape}
-            sampled["sampled_uniform"] = jax.random.uniform(
+            others["sampled_uniform"] = jax.random.uniform(
                 noise["sampled_uniform"], shape, minval=-1.0, maxval=1.0
             )
         return Noise(
             pair=jax.random.choice(noise["pair"], ensemble, (drawn,), replace=False),
             **{name: normal(noise[name], shape) for name, shape in shapes.items()},
-            **sampled,
+            **others,
         )
 
     def update(self, agent: Agent, batch: Batch, noise: Noise) -> tuple[Agent, Metrics]:
@@ -217,18 +193,24 @@ class Algorithm:
         agent = eqx.tree_at(lambda a: (a.classifier, a.classifier_optimiser), agent, (new, state))
         return agent, info
 
-    def gap_estimates(
-        self, agent: Agent, sim: Transitions | None, noise: Noise
-    ) -> tuple[Array | None, Array | None]:
+    def gap_estimates(self, agent: Agent, batch: Batch, noise: Noise) -> GapEstimates:
         """``log P̂/P`` and ``u`` on simulated rows, each only if some term reads it."""
+        sim, reads = batch.sim, self.recipe.reads
         if agent.classifier is None or sim is None:
-            return None, None
-        log_ratio = gap = None
-        if Reads.LOG_RATIO in self.recipe.reads:
+            return GapEstimates()
+        log_ratio = gap = reverse_gap = None
+        if Reads.LOG_RATIO in reads:
             log_ratio = agent.classifier.log_ratio(sim.observation, sim.action, sim.next_observation)
-        if noise.next_state is not None:
+        if Reads.GAP in reads:
+            assert noise.next_state is not None
             gap = dynamics_gap(agent.classifier, sim, self.next_state_noise, noise.next_state)
-        return log_ratio, gap
+        if Reads.REVERSE_GAP in reads:
+            assert batch.predicted is not None
+            assert noise.elite is not None
+            assert noise.next_state is not None
+            next_states = batch.predicted.draw(noise.elite, noise.next_state)
+            reverse_gap = reverse_dynamics_gap(agent.classifier, sim, next_states)
+        return GapEstimates(log_ratio, gap, reverse_gap)
 
     def next_values(self, agent: Agent, rows: Transitions, noise: Noise) -> Float[Array, " B"]:
         """``γ (1 − terminated) min_i Q̄_i(s', a')`` with ``a' ~ π(·|s')`` (Eq. 1)."""
@@ -247,7 +229,7 @@ class Algorithm:
         agent: Agent,
         batch: Batch,
         next_values: Float[Array, " B"],
-        gap_estimates: tuple[Array | None, Array | None],
+        gap_estimates: GapEstimates,
         noise: Noise,
     ) -> tuple[Float[Array, ""], Metrics]:
         """The recipe's terms, summed over terms and critics (Eq. 4–8)."""
@@ -291,7 +273,7 @@ class Algorithm:
     def update_critic(self, agent: Agent, batch: Batch, noise: Noise) -> tuple[Agent, Metrics]:
         """One Adam step on the critics (Alg. 1, line 6)."""
         next_values = self.next_values(agent, concatenate(batch.real, batch.sim), noise)
-        estimates = self.gap_estimates(agent, batch.sim, noise)
+        estimates = self.gap_estimates(agent, batch, noise)
         loss = jax.grad(self.critic_loss, has_aux=True)
         grads, info = loss(agent.critic, agent, batch, next_values, estimates, noise)
         critic, state = self._step(grads, agent.critic_optimiser, agent.critic)

@@ -29,6 +29,7 @@ class Reads(enum.Enum):
     SIM = "rows of the simulator's replay buffer"
     LOG_RATIO = "the classifiers' log P̂/P on simulated rows"
     GAP = "the classifiers' gap u(s, a) on simulated rows"
+    REVERSE_GAP = "the classifiers' gap at next states that a model of the log predicts of simulated rows"
     MEASURED_GAP = "the gap of each simulated row, measured when it was collected"
     SAMPLED_ACTIONS = "Q at random and policy actions in the states of the log"
 
@@ -44,7 +45,9 @@ class Samples(NamedTuple):
     log_ratio: Float[Array, " B"] | None = None
     """``log P̂/P (s'|s, a)``."""
     gap: Float[Array, " B"] | None = None
-    """``u(s, a)`` by the classifiers, in [tiny, 10]."""
+    """``u(s, a) = KL(P̂‖P)`` by the classifiers, in [tiny, 10]."""
+    reverse_gap: Float[Array, " B"] | None = None
+    """``u(s, a) = KL(P‖P̂)`` by the classifiers and a model of the log, in [tiny, 10]."""
     measured_gap: Float[Array, " B"] | None = None
     """``u(s, a, s')`` by the gap model that was fitted before training, 0 or more."""
     sampled_q: Float[Array, "E B K"] | None = None
@@ -135,6 +138,12 @@ def by_gap(samples: Samples) -> Float[Array, " B"]:
     return ratio.log_gap_share(samples.gap)
 
 
+def by_reverse_gap(samples: Samples) -> Float[Array, " B"]:
+    """``log ω``, by the reverse gap (Eq. 36)."""
+    assert samples.reverse_gap is not None
+    return ratio.log_gap_share(samples.reverse_gap)
+
+
 def by_measured_gap(samples: Samples) -> Float[Array, " B"]:
     """``log ω``, by the measured gap."""
     assert samples.measured_gap is not None
@@ -151,6 +160,7 @@ GAP_READERS: dict[Callable, Reads] = {
     minus_gap: Reads.LOG_RATIO,
     measured_trust: Reads.MEASURED_GAP,
     by_gap: Reads.GAP,
+    by_reverse_gap: Reads.REVERSE_GAP,
     by_measured_gap: Reads.MEASURED_GAP,
 }
 
@@ -220,7 +230,7 @@ def summary(inputs: CriticInputs) -> dict[str, Float[Array, ""]]:
         metrics["q_real"] = inputs.real.q.mean()
     if inputs.sim is not None:
         metrics["q_sim"] = inputs.sim.q.mean()
-        weight, gap = None, inputs.sim.gap
+        weight, gap = None, inputs.sim.gap if inputs.sim.reverse_gap is None else inputs.sim.reverse_gap
         if inputs.sim.log_ratio is not None:
             metrics["log_ratio"] = inputs.sim.log_ratio.mean()
             weight = dynamics_ratio(inputs.sim)

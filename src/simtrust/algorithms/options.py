@@ -53,11 +53,11 @@ class AlgorithmOptions:
     classifier_input_noise: float = 0.1
     """Standard deviation of the noise on the classifiers' inputs while they train."""
     next_state_samples: int = 10
-    """N: next states drawn around s' to estimate the gap u(s, a)."""
+    """N: next states drawn to estimate the gap u(s, a): around s', or from the model of `h2o_reverse_kl`."""
     next_state_covariance: CovarianceKind = "diagonal"
-    """Covariance of these draws: of the log's states, per dimension or full."""
+    """Covariance of the draws around s': of the log's states, per dimension or full."""
     next_state_noise_scale: float = 1.0
-    """Multiplies the standard deviation of these draws; 0.302 imitates the public reference."""
+    """Multiplies the standard deviation of the same; 0.302 imitates the public reference."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "critic_ensemble", "cql_actions", "next_state_samples"):

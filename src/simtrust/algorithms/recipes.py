@@ -18,6 +18,7 @@ from simtrust.algorithms.critic import (
     bellman,
     by_gap,
     by_measured_gap,
+    by_reverse_gap,
     conservative,
     dynamics_ratio,
     log_sum_exp,
@@ -54,7 +55,12 @@ class Recipe:
     @property
     def trains_gap_model(self) -> bool:
         """Whether classifiers train beside the critics."""
-        return bool(self.reads & {Reads.LOG_RATIO, Reads.GAP})
+        return bool(self.reads & {Reads.LOG_RATIO, Reads.GAP, Reads.REVERSE_GAP})
+
+    @property
+    def predicts_reality(self) -> bool:
+        """Whether a model that is fitted to the log before training predicts the batch's next states."""
+        return Reads.REVERSE_GAP in self.reads
 
     @property
     def measures_gap(self) -> bool:
@@ -73,6 +79,7 @@ def _h2o(summary: str, *critic: Term, **defaults: Any) -> Recipe:
 _real, _sim, _sim_by_ratio = bellman(REAL), bellman(SIM), bellman(SIM, weight=dynamics_ratio)
 _adaptive = value_gap(omega=by_gap, pool=log_sum_exp)
 _uniform = value_gap(omega=uniform, pool=log_sum_exp)
+_reverse = value_gap(omega=by_reverse_gap)
 _linear = value_gap(omega=by_gap, pool=weighted_mean)
 _by_darc = bellman(SIM, reward=minus_gap)
 _sim_by_gap, _adaptive_by_gap = bellman(SIM, weight=measured_trust), value_gap(omega=by_measured_gap)
@@ -86,6 +93,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "h2o_layer_norm": _h2o("H2O with layer-normalised critics",         _real, _sim_by_ratio, _adaptive,
                            critic_layer_norm=True),
         "h2o_v":      _h2o("H2O(v): mean of Q instead of log-sum-exp",      _real, _sim_by_ratio, _linear),
+        "h2o_reverse_kl": _h2o("H2O with KL(P|P̂), P from a model of the log", _real, _sim_by_ratio, _reverse),
         "h2o_a":      _h2o("H2O-a: uniform omega",                          _real, _sim_by_ratio, _uniform),
         "h2o_dr":     _h2o("H2O-dr: no dynamics ratio",                     _real, _sim, _adaptive),
         "h2o_a_dr":   _h2o("H2O-a-dr: uniform omega, no dynamics ratio",    _real, _sim, _uniform),

@@ -74,6 +74,10 @@ def _require(holds: bool, option: str, value: object, wanted: str) -> None:
         raise ConfigError(f"{option} of the dynamics model must be {wanted}, got {value}")
 
 
+REVERSE_GAP_OPTIONS = DynamicsModelOptions()
+"""Of the model that the reverse KL draws next states from: MOPO's, as in the paper (App. C.2)."""
+
+
 class FittedDynamics(NamedTuple):
     """The model, and how well it predicts rows of the log that it never trained on."""
 
@@ -121,6 +125,20 @@ def fit_dynamics_model(
     changing = r_squared[~np.isnan(r_squared)]
     overall = float(changing.mean()) if len(changing) else float("nan")
     return FittedDynamics(model, held_out, unknown, losses, elites, r_squared, overall)
+
+
+def model_shapes(observation_size: int, action_size: int, options: DynamicsModelOptions) -> DynamicsModel:
+    """A model that is fitted with these options, of shapes and types alone."""
+    inputs = observation_size + action_size
+
+    def blank() -> DynamicsModel:
+        elites = jax.vmap(
+            lambda key: GaussianNetwork(inputs, options.hidden_sizes, observation_size, key=key)
+        )(jax.random.split(jax.random.key(0), options.elites))
+        of_inputs, of_changes = jnp.zeros(inputs), jnp.zeros(observation_size)
+        return DynamicsModel(elites, of_inputs, of_inputs, of_changes, of_changes)
+
+    return jax.eval_shape(blank)
 
 
 class _Scaling(NamedTuple):

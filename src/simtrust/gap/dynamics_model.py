@@ -79,6 +79,24 @@ def gaussian_loss(
     return (weight * likelihood).sum(-1).mean()
 
 
+class NextStates(NamedTuple):
+    """Every elite's Gaussian of the next state of some rows, in the machine's units."""
+
+    mean: Float[Array, "M *batch O"]
+    std: Float[Array, "M *batch O"]
+
+    def draw(
+        self, elite: Float[Array, "n *batch"], noise: Float[Array, "n *batch O"]
+    ) -> Float[Array, "n *batch O"]:
+        """``n`` next states of every row from the elites' uniform mixture, one elite for each.
+
+        ``elite`` is uniform in [0, 1) and chooses it, ``noise`` is standard normal.
+        """
+        chosen = jnp.floor(elite * len(self.mean)).astype(jnp.int32)[..., None]
+        mean, std = (jnp.take_along_axis(each, chosen, axis=0) for each in self)
+        return mean + std * noise
+
+
 class DynamicsModel(eqx.Module):
     """The elites, best first; everything that goes in and comes out is in the machine's units."""
 
@@ -117,6 +135,13 @@ class DynamicsModel(eqx.Module):
         each = -0.5 * (squared + jnp.log(2 * jnp.pi * variance)).sum(-1)
         return jax.nn.logsumexp(each, axis=0) - jnp.log(len(each))
 
+    def next_states(
+        self, observation: Float[Array, "*batch O"], action: Float[Array, "*batch A"]
+    ) -> NextStates:
+        """Every elite's Gaussian of ``s'``."""
+        mean, variance = self.change(observation, action)
+        return NextStates(observation + mean, jnp.sqrt(variance))
+
     def sample(
         self,
         key: PRNGKeyArray,
@@ -124,14 +149,11 @@ class DynamicsModel(eqx.Module):
         action: Float[Array, "*batch A"],
         n: int,
     ) -> Float[Array, "n *batch O"]:
-        """``n`` next states of every row from the same mixture, an elite drawn for each (Eq. 36's s'_i)."""
-        mean, variance = self.change(observation, action)
+        """``n`` next states of every row from the same mixture."""
         elite_key, noise_key = jax.random.split(key)
-        chosen = jax.random.randint(elite_key, (n, *mean.shape[1:-1], 1), 0, len(mean))
-        noise = jax.random.normal(noise_key, (n, *mean.shape[1:]))
-        picked = (jnp.take_along_axis(each, chosen, axis=0) for each in (mean, jnp.sqrt(variance)))
-        centre, std = picked
-        return observation + centre + std * noise
+        elite = jax.random.uniform(elite_key, (n, *observation.shape[:-1]))
+        noise = jax.random.normal(noise_key, (n, *observation.shape))
+        return self.next_states(observation, action).draw(elite, noise)
 
 
 class Prediction(NamedTuple):

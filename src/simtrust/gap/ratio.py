@@ -55,14 +55,33 @@ def dynamics_gap(
     ``noise`` is standard normal, ``noise_factor`` a factor of Σ̂_D. A mean where the paper writes a sum:
     ω does not change, and the clip keeps one meaning for every N.
     """
-    observation, action, _, next_observation, _ = transitions
-    next_states = next_observation + noise @ noise_factor.T
+    next_states = transitions.next_observation + noise @ noise_factor.T
+    return bounded_gap(_mean_log_ratio(classifier, transitions, next_states))
+
+
+def reverse_dynamics_gap(
+    classifier: DomainClassifier, transitions: Transitions, next_states: Float[Array, "N B O"]
+) -> Float[Array, " B"]:
+    """``u(s, a) = KL(P‖P̂)`` [B] ≈ mean of ``log P/P̂`` over ``s'_i ~ P``, in [tiny, 10] (Eq. 36).
+
+    ``next_states`` are the s'_i, drawn from a model of the log (`dynamics_model.NextStates.draw`). So where
+    reality goes counts, and the simulated s' does not. A mean where the paper writes a sum, as above; the
+    ratio is that of the classifiers, as the paper has it too.
+    """
+    return bounded_gap(-_mean_log_ratio(classifier, transitions, next_states))
+
+
+def _mean_log_ratio(
+    classifier: DomainClassifier, transitions: Transitions, next_states: Float[Array, "N B O"]
+) -> Float[Array, " B"]:
+    """``log P̂/P`` of B pairs (s, a), mean over N next states of each."""
+    observation, action, *_ = transitions
     log_ratio = classifier.log_ratio(
         jnp.broadcast_to(observation, next_states.shape),
-        jnp.broadcast_to(action, (len(noise), *action.shape)),
+        jnp.broadcast_to(action, (len(next_states), *action.shape)),
         next_states,
     )
-    return bounded_gap(log_ratio.mean(0))
+    return log_ratio.mean(0)
 
 
 def log_gap_share(gap: Float[Array, " B"]) -> Float[Array, " B"]:

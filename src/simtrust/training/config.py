@@ -20,12 +20,15 @@ GAP_PROBE_ROWS_MIN = 100
 SEEDS_MAX = 10_000
 LARGEST = 2**32
 """Of seeds and steps, which JAX counts in 32 bits: beyond, it would begin at 0 again."""
-POSITIVE = ("steps", "seeds", "rollout_steps", "evaluation_episodes", "checkpoint_every", "gap_epochs")
+POSITIVE = (
+    "steps", "seeds", "rollout_steps", "evaluation_episodes", "checkpoint_every", "gap_epochs",
+    "dynamics_epochs",
+)  # fmt: skip
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 RecipeName = Literal[
-    "trust", "h2o", "h2o_layer_norm", "h2o_v", "h2o_a", "h2o_dr", "h2o_a_dr", "h2o_reg", "h2o_reg_dr",
-    "darc", "darc_plus", "sac", "cql",
+    "trust", "h2o", "h2o_layer_norm", "h2o_v", "h2o_reverse_kl", "h2o_a", "h2o_dr", "h2o_a_dr", "h2o_reg",
+    "h2o_reg_dr", "darc", "darc_plus", "sac", "cql",
 ]  # fmt: skip
 
 
@@ -35,8 +38,9 @@ class TrainConfig:
 
     recipe: tyro.conf.Positional[RecipeName] = "trust"
     """What to train: `trust` is ours, which measures the simulator's gap first; `h2o` the paper's, with
-    `h2o_layer_norm` for stable critics, and `h2o_v` to `h2o_reg_dr` its ablations; `darc` and `darc_plus`
-    correct the reward instead; `sac` uses the simulator alone, `cql` the log alone."""
+    `h2o_layer_norm` for stable critics, `h2o_v` and `h2o_reverse_kl` its variants, and `h2o_a` to
+    `h2o_reg_dr` its ablations; `darc` and `darc_plus` correct the reward instead; `sac` uses the simulator
+    alone, `cql` the log alone."""
     real: str | None = None
     """The log of real transitions: D4RL HDF5, npz, CSV, Parquet, LeRobot v3's folder, or minari:ID."""
     sim: str | None = None
@@ -92,6 +96,9 @@ class TrainConfig:
     the gap."""
     gap_epochs: int = 50
     """Epochs of that fit, of at most 400 updates each."""
+    dynamics_epochs: int = 100
+    """At most so many epochs of the fit of a dynamics model to the log, which `h2o_reverse_kl` begins with.
+    It stops earlier once rows that are held out are no longer predicted better."""
     track: tuple[TrackerName, ...] = ()
     """Also hand the metrics to these trackers; each needs the extra of its name. W&B and MLflow are set up by
     their own environment variables, such as WANDB_MODE=offline and MLFLOW_TRACKING_URI."""

@@ -10,16 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from simtrust.algorithms.agent import Agent, Algorithm, Batch, Metrics, Noise
+from simtrust.algorithms.agent import Agent, Algorithm, Metrics
 from simtrust.algorithms.critic import Reads
+from simtrust.algorithms.inputs import Batch, Noise
 from simtrust.data.replay import ReplayBuffer, unpack, unpack_gap
 from simtrust.gap.classifier import REAL, SIM, classifier_accuracy
+from simtrust.gap.dynamics_model import DynamicsModel
 
 DRAWN_TOGETHER = 20
 """Updates whose mini-batches and random numbers are drawn at once; the numbers do not depend on it."""
 
 # What a random key is for. Every stream is folded from the run's seed, this number, and the step.
-CREATE, UPDATE, EXPLORE, FIT_GAP = range(4)
+CREATE, UPDATE, EXPLORE, FIT_GAP, FIT_DYNAMICS = range(5)
 
 
 class Log(NamedTuple):
@@ -32,6 +34,11 @@ class Log(NamedTuple):
     rows: Float[Array, "T row"]
     training: int
     held_out: int
+    dynamics: DynamicsModel | None = None
+    """What was fitted to these rows to predict reality, where a term reads that; one for all runs."""
+
+
+NO_LOG = (None, 0, 0, None)
 
 
 def drawn_together(updates: int) -> int:
@@ -106,9 +113,16 @@ class Fleet:
 
         ``agents`` are given up: their memory is reused.
         """
-        rows, training = (None, 0) if log is None else (log.rows, log.training)
+        rows, training, _, dynamics = log or NO_LOG
         agents, metrics = self._train(
-            agents, rows, buffer, keys, jnp.asarray(step, jnp.uint32), updates=updates, training=training
+            agents,
+            rows,
+            dynamics,
+            buffer,
+            keys,
+            jnp.asarray(step, jnp.uint32),
+            updates=updates,
+            training=training,
         )
         return agents, {name: np.asarray(value) for name, value in metrics.items()}
 
@@ -122,29 +136,29 @@ class Fleet:
 
     def draw(self, log: Log | None, buffer: ReplayBuffer | None, keys: PRNGKeyArray, *, step: int) -> Draw:
         """What `train` draws for the update of ``step``, and which rows these are."""
-        rows, training = (None, 0) if log is None else (log.rows, log.training)
-        return self._draw(rows, buffer, keys, np.uint32(step), training=training)
+        rows, training, _, dynamics = log or NO_LOG
+        return self._draw(rows, dynamics, buffer, keys, np.uint32(step), training=training)
 
-    def _draw_one(self, rows, buffer, keys, step, *, training: int) -> Draw:
+    def _draw_one(self, rows, dynamics, buffer, keys, step, *, training: int) -> Draw:
         simulated = None if buffer is None else buffer.rows
 
         def one(key: PRNGKeyArray, simulated: Array | None) -> Draw:
             batch_key, noise_key = jax.random.split(jax.random.fold_in(key, step))
-            batch = self._sample(rows, training, buffer, simulated, batch_key)
+            batch = self._predicted(self._sample(rows, training, buffer, simulated, batch_key), dynamics)
             # The same draw from rows that hold nothing but their own number.
             numbers = self._sample(_numbered(rows), training, buffer, _numbered(simulated), batch_key)
             return Draw(batch, self.algorithm.draw_noise(noise_key), numbers)
 
         return over_runs(one, (0, 0))(keys, simulated)
 
-    def _train_round(self, agents, rows, buffer, keys, step, *, updates: int, training: int):
+    def _train_round(self, agents, rows, dynamics, buffer, keys, step, *, updates: int, training: int):
         simulated = None if buffer is None else buffer.rows
 
         def draw(key: PRNGKeyArray, simulated: Array | None, steps: Array) -> tuple[Batch, Noise]:
             def one(step: Array) -> tuple[Batch, Noise]:
                 batch_key, noise_key = jax.random.split(jax.random.fold_in(key, step))
                 batch = self._sample(rows, training, buffer, simulated, batch_key)
-                return batch, self.algorithm.draw_noise(noise_key)
+                return self._predicted(batch, dynamics), self.algorithm.draw_noise(noise_key)
 
             return jax.vmap(one)(steps)
 
@@ -181,6 +195,14 @@ class Fleet:
             if algorithm.recipe.measures_gap:
                 measured_gap = unpack_gap(packed[: count[Reads.SIM]])
         return Batch(real, sim, classifier_real, classifier_sim, measured_gap)
+
+    def _predicted(self, batch: Batch, dynamics: DynamicsModel | None) -> Batch:
+        """The batch with what the log's model says of its simulated rows, where a term reads that."""
+        if not self.algorithm.recipe.predicts_reality:
+            return batch
+        assert dynamics is not None
+        assert batch.sim is not None
+        return batch._replace(predicted=dynamics.next_states(batch.sim.observation, batch.sim.action))
 
     def actor(self, agents: Agent):
         """A quick ``act(observation [R, S, O], keys, step) -> actions [R, S, A]`` for one rollout.

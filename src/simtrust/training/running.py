@@ -1,12 +1,12 @@
 """A run in progress: collect, update, evaluate, save, round after round.
 
-Where the recipe reads the measured gap, the model that measures it is fitted first (`training.gap_model`).
-One round is ``rollout_steps`` simulator steps with the current policy, then as many updates. At every
-checkpoint the simulator's episode is cut (truncated, not terminal) and restarted from a seed derived
-from (run seed, step), whether or not the run is ever interrupted. So a run resumed from a checkpoint
-repeats the uninterrupted one bit for bit on CPU, with any simulator that honours its seeds, and nothing
-of the simulator's inside needs saving. Where a simulator or the user's code fails, the state is saved off
-this schedule: nothing is lost, but the episode is cut once more, and the rest of the run has other bits.
+The models that a recipe reads are fitted first (`gap_model`, `dynamics_model`). One round is
+``rollout_steps`` simulator steps with the current policy, then as many updates. At every checkpoint the
+simulator's episode is cut (truncated, not terminal) and restarted from a seed derived from (run seed,
+step), whether or not the run is ever interrupted. So a run resumed from a checkpoint repeats the
+uninterrupted one bit for bit on CPU, with any simulator that honours its seeds, and nothing of the
+simulator's inside needs saving. Where a simulator or the user's code fails, the state is saved off this
+schedule: nothing is lost, but the episode is cut once more, and the rest of the run has other bits.
 
 After every round all of the state is checked: one that is not finite is never saved (`training.diagnosis`).
 """
@@ -29,6 +29,7 @@ from simtrust.training.callbacks import Callbacks, RunStart
 from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.collect import Collector
 from simtrust.training.diagnosis import NonFiniteError, diagnose, diagnose_answer
+from simtrust.training.dynamics_model import with_dynamics_model
 from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, seed_keys
 from simtrust.training.gap_model import gap_model_of_run, measure
 from simtrust.training.judging import RESTART, Judge, episode_seeds
@@ -128,6 +129,7 @@ class Training:
         self.callbacks.on_start(RunStart(self.directory, config, self.step, MappingProxyType(self.extra)))
         if not self.fleet.finite(self.agents).all():
             raise self._diagnosed(find_in_state(self.seeds, self.agents, self.step), in_checkpoint=True)
+        self.problem = with_dynamics_model(self.problem, self.directory, quiet=quiet)
         if self.problem.recipe.measures_gap:
             self.gap_model = gap_model_of_run(self.problem, self.directory, quiet=quiet)
         if self.unfinished is not None:

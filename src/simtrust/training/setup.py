@@ -19,6 +19,7 @@ from simtrust.algorithms.recipes import Recipe, get_recipe
 from simtrust.data.dataset import Dataset
 from simtrust.data.replay import row_size
 from simtrust.errors import ConfigError
+from simtrust.gap.dynamics_fitting import REVERSE_GAP_OPTIONS
 from simtrust.gap.ratio import next_state_noise_factor
 from simtrust.limits import available_memory
 from simtrust.simulators import make_simulator, parse_shifts
@@ -36,6 +37,8 @@ BASE_BYTES = 850 * 2**20
 """What Python, JAX, MuJoCo and the compiled update take, measured."""
 GAP_MODEL_BYTES = 150 * 2**20
 """What fitting a gap model and its compiled programs take beside that, measured."""
+DYNAMICS_MODEL_BYTES = 250 * 2**20
+"""The same of fitting a dynamics model to the log, measured."""
 PACKAGES = ("simtrust", "jax", "jaxlib", "equinox", "optax", "numpy", "mujoco", "gymnasium")
 
 
@@ -172,8 +175,8 @@ def predicted_bytes(config: TrainConfig, algorithm: Algorithm, log_rows: int, ca
     """Peak memory of a run, generously; `benchmarks/memory_growth.py` compares it with what a run took.
 
     The log three times while it is loaded; the replay buffers; the rows that wait for the next checkpoint,
-    three times while it is written; the agents; what an update computes; and, where the gap is measured,
-    three copies of what its model is fitted to.
+    three times while it is written; the agents; what an update computes; and, where a model is fitted first,
+    three copies of what it is fitted to.
     """
     row = 4 * row_size(algorithm.observation_size, algorithm.action_size)
     options, reads = algorithm.options, algorithm.recipe.reads
@@ -191,6 +194,13 @@ def predicted_bytes(config: TrainConfig, algorithm: Algorithm, log_rows: int, ca
     fitted = 0
     if algorithm.recipe.measures_gap:
         fitted = GAP_MODEL_BYTES + 3 * (log_rows + config.gap_probe_rows) * row
+    if algorithm.recipe.predicts_reality:
+        # Every member goes over the log in an order of its own, an index and what it is sorted by.
+        fitted += DYNAMICS_MODEL_BYTES + log_rows * (3 * row + 8 * REVERSE_GAP_OPTIONS.members)
+        # Every elite's mean and deviation, and three layers at once.
+        numbers = 2 * algorithm.observation_size + 3 * max(REVERSE_GAP_OPTIONS.hidden_sizes)
+        predicted = 4 * REVERSE_GAP_OPTIONS.elites * numbers
+        update += algorithm.batch_sizes[Reads.SIM] * DRAWN_TOGETHER * predicted
     return BASE_BYTES + 3 * log_rows * row + fitted + config.seeds * (simulated + agents + update)
 
 

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from simtrust.algorithms.agent import Agent, Algorithm, Batch, Noise, concatenate, least
+from simtrust.algorithms.agent import Agent, Algorithm, least
 from simtrust.algorithms.critic import CriticInputs, Reads, Samples, Term
+from simtrust.algorithms.inputs import Batch, Noise, concatenate
 from simtrust.gap import classifier as domain
 from simtrust.gap import ratio
 
@@ -101,6 +102,9 @@ def _rows(batch: Batch) -> Iterator[Named]:
             yield Named(f"{field}, {label}", value, part)
     if batch.measured_gap is not None:
         yield Named(f"measured gap u, {ROWS['sim']}", batch.measured_gap, "sim")
+    if batch.predicted is not None:
+        for name, value in batch.predicted._asdict().items():
+            yield Named(f"{name} of s' by the log's model, {ROWS['sim']}", value, "sim", 1)
 
 
 def _split(
@@ -138,7 +142,7 @@ def _critic(algorithm: Algorithm, agent: Agent, batch: Batch, noise: Noise) -> I
     yield from _split("target Q(s', a')", agent.target_critic(rows.next_observation, action), batch, 1)
     next_values = algorithm.next_values(agent, rows, noise)
     yield from _split("value of s'", next_values, batch, 0)
-    estimates = algorithm.gap_estimates(agent, batch.sim, noise)
+    estimates = algorithm.gap_estimates(agent, batch, noise)
     arguments = (agent, batch, next_values, estimates, noise)
     inputs = _critic_inputs(algorithm, *arguments)
     yield from _samples(inputs.real, "real")
@@ -173,6 +177,7 @@ def _samples(samples: Samples | None, part: str) -> Iterator[Named]:
     names = {
         "log_ratio": "log-ratio",
         "gap": "gap u",
+        "reverse_gap": "reverse gap u",
         "q": "Q(s, a)",
         "sampled_q": "Q at sampled actions",
         "sampled_log_density": "log-density of sampled actions",
@@ -185,7 +190,7 @@ def _samples(samples: Samples | None, part: str) -> Iterator[Named]:
 def _weights(sim: Samples | None) -> Iterator[Named]:
     if sim is None:
         return
-    gap = sim.gap
+    gap = sim.gap if sim.reverse_gap is None else sim.reverse_gap
     if sim.log_ratio is not None:
         yield Named(f"weight w, {ROWS['sim']}", ratio.dynamics_ratio(sim.log_ratio), "sim")
     if sim.measured_gap is not None:
