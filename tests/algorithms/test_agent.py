@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from simtrust.algorithms.agent import GapEstimates
-from simtrust.algorithms.critic import REAL, bellman
+from simtrust.algorithms.critic import REAL, Reads, bellman
 from simtrust.algorithms.inputs import Batch, concatenate
 from simtrust.algorithms.recipes import Recipe, get_recipe
 from simtrust.errors import ConfigError
@@ -189,6 +189,12 @@ def test_actor_of_h2o_improves_in_the_states_of_both_sources(case):
         "actor_loss"
     ]
     assert moved[0] == moved[1] != base
+
+
+@pytest.mark.parametrize(("share", "real"), [(1e-6, 1), (0.25, 4), (0.5, 8), (1 - 1e-6, 15)])
+def test_of_both_sources_there_is_at_least_a_row(case, share, real):
+    sizes = case("h2o", batch_size=16, real_fraction=share).algorithm.batch_sizes
+    assert sizes == {Reads.REAL: real, Reads.SIM: 16 - real}
 
 
 def test_unknown_recipe_lists_the_known_ones():

@@ -141,6 +141,23 @@ def test_without_a_delay_every_row_is_looked_at(known_gaps):
     assert actuator_error(log, "known_gaps:Line2").explained == pytest.approx(1.0, abs=1e-3)
 
 
+def test_actions_are_moved_by_a_small_share_of_their_range(known_gaps, monkeypatch):
+    """Actions of a thousandth of the bounds: a step in another unit would leave the machine's."""
+    log = known_gaps.record_line(size=2)
+    action = 1e-3 * np.asarray(log.transitions.action)
+    log = replace(log, transitions=log.transitions._replace(action=action))
+    moved = []
+
+    def spy(dataset, *given, **options):
+        moved.append(np.abs(np.asarray(dataset.transitions.action) - action).max())
+        return replay(dataset, *given, **options)
+
+    monkeypatch.setattr(actuator_error_module, "replay", spy)
+    assert actuator_error(log, "known_gaps:Line2").explained > 0.9
+    assert moved[0] == 0.0
+    assert moved[1] == pytest.approx(0.02 * np.ptp(action), rel=1e-3)
+
+
 def test_the_linear_share_is_adjusted_for_the_number_of_rows():
     """Of 12 rows, 8 inputs and a constant explain three quarters of mere noise."""
     share = actuator_error_module._linear_share

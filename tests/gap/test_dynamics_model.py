@@ -416,6 +416,7 @@ def test_options_that_cannot_work_are_refused(name, value):
         ("variance_weighting", 1.0),
         ("least_improvement", 0.0),
         ("epoch_updates", 1),
+        ("epoch_updates", 2),
     ],
 )
 def test_options_at_their_limits_are_allowed(name, value):

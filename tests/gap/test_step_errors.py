@@ -138,3 +138,17 @@ def test_intervals_are_the_same_for_the_same_seed_whatever_the_blocks(monkeypatc
     assert first.gap == again.gap and first.gap != other.gap
     monkeypatch.setattr(step_errors_module, "RESAMPLING_BLOCK", 1000)
     assert summarise(errors).gap.low == pytest.approx(first.gap.low, rel=1e-12)
+
+
+def test_a_mean_of_nothing_is_unknown():
+    np.testing.assert_array_equal(
+        step_errors_module._ratio(np.array([3.0, 0.0]), np.array([2.0, 0.0])), [1.5, np.nan]
+    )
+
+
+def test_what_only_one_episode_knows_has_no_interval():
+    known, once = np.array([1.0, 2.0, 5.0, 6.0]), np.array([1.0, 3.0, np.nan, np.nan])
+    mean, low, high = step_errors_module.episode_bootstrap((known, once), np.array([0, 0, 1, 1]), 50, 0)
+    assert mean.tolist() == [3.5, 2.0]
+    assert (low[0], high[0]) == (1.5, 5.5)
+    assert np.isnan([low[1], high[1]]).all()
