@@ -18,6 +18,7 @@ from simtrust.commands.gap import gap
 from simtrust.commands.generate import generate
 from simtrust.commands.paper import paper
 from simtrust.commands.report import report
+from simtrust.commands.sweep import sweep
 from simtrust.commands.training import evaluate, resume, train
 from simtrust.errors import DataWarning, RunWarning, SimtrustError
 
@@ -49,6 +50,10 @@ If it was cut short:
 
     simtrust resume runs/first
 
+Many runs from one file, here or on a Ray cluster:
+
+    simtrust sweep sweep.toml --out runs/study
+
 How good is it:
 
     simtrust evaluate runs/first --env HalfCheetah-v5 --episodes 20
@@ -74,6 +79,7 @@ COMMANDS = {
     "gap": gap,
     "train": train,
     "resume": resume,
+    "sweep": sweep,
     "evaluate": evaluate,
     "report": report,
     "export": export,

@@ -39,6 +39,7 @@ OPTIONAL = {
     "tensorboard": "tensorboardX",
     "wandb": "wandb",
     "mlflow": "mlflow-skinny",
+    "sweep": "ray",
 }
 VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS", "MUJOCO_GL", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 OBSERVATION, ACTION = 17, 6

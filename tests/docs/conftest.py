@@ -122,6 +122,12 @@ def record(path: Path, name: str, *, robots: int = 10, steps: int = 40) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_sweep() -> str:
+    """`TINY` for a sweep's file."""
+    return "\n".join(f"{k} = {list(v) if isinstance(v, tuple) else v}" for k, v in TINY.items())
+
+
+@pytest.fixture(scope="session")
 def train_options() -> list[str]:
     """`TINY` for the command line; an option given twice has the last value."""
     words = []

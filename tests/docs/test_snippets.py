@@ -253,6 +253,15 @@ def with_evidence(folder: Path, request: pytest.FixtureRequest) -> None:
         shutil.copy(robot, folder / name)
 
 
+def with_sweep(folder: Path, request: pytest.FixtureRequest) -> None:
+    """The example's sweep, each of whose runs takes a second."""
+    with_cheetah(folder, request)
+    (folder / "examples").mkdir()
+    kept = re.sub(r"(?m)^(steps|seeds) = .*\n", "", (ROOT / "examples/sweep.toml").read_text())
+    small = kept.replace("[common]", f"[common]\n{request.getfixturevalue('tiny_sweep')}")
+    (folder / "examples/sweep.toml").write_text(small)
+
+
 def with_minari(folder: Path, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue("monkeypatch").setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
 
@@ -287,6 +296,7 @@ BEFORE_LINES = {
         with_evidence,
         ["runs/learning/sac/result.json", "runs/figure2", "runs/figure3/figure3.md"],
     ),
+    "docs/sweeps.md": (with_sweep, ["runs/study/sweep.csv", "runs/study/h2o_strong-gravity=2/result.json"]),
     "docs/theory.md": (with_nothing, ["runs/theory/theory.md", "runs/theory/theory.png"]),
     "docs/troubleshooting.md": (with_first_run, ["runs/first/report.html"]),
     "docs/wheel_legged.md": (with_robot_log, ["runs/dead-zone/result.json"]),

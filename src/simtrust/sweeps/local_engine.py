@@ -1,0 +1,82 @@
+"""The runs of a sweep on this machine: one after the other, or some at a time."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import NamedTuple
+
+import jax
+
+from simtrust.errors import ConfigError, SimtrustError
+from simtrust.sweeps.checking import Check, check_problems
+from simtrust.sweeps.plan import PlannedRun
+from simtrust.sweeps.processes import Broken, Running, start
+from simtrust.sweeps.work import Order, Outcome, carry_out
+
+
+class Engine(NamedTuple):
+    """How runs are checked and trained; outcomes come as they are known, in any order."""
+
+    check: Check
+    train: Callable[[Sequence[Order]], Iterator[Outcome]]
+
+
+def one_after_the_other(*, quiet: bool = False) -> Engine:
+    """In this process."""
+
+    def train(orders: Sequence[Order]) -> Iterator[Outcome]:
+        return (carry_out(order, quiet=quiet) for order in orders)
+
+    return Engine(check_problems, train)
+
+
+def side_by_side(jobs: int) -> Engine:
+    """So many at a time, each in a process of its own."""
+
+    def train(orders: Sequence[Order]) -> Iterator[Outcome]:
+        waiting = deque(orders)
+        running: dict[Connection, tuple[Order, Running]] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    order = waiting.popleft()
+                    started = start(carry_out, order)
+                    running[started.pipe] = order, started
+                ready = wait(list(running))
+                for pipe in [pipe for pipe in running if pipe in ready]:
+                    yield _outcome(*running.pop(pipe))
+        finally:
+            for _, interrupted in running.values():
+                interrupted.interrupt()
+
+    return Engine(check_elsewhere, train)
+
+
+def _outcome(order: Order, ended: Running) -> Outcome:
+    found = ended.value()
+    ended.pipe.close()
+    if isinstance(found, Broken):
+        return Outcome(order.run.name, None, found.problem.strip().splitlines()[-1], found.problem)
+    return found
+
+
+def check_elsewhere(runs: Sequence[PlannedRun]) -> dict[str, str | None]:
+    """`check_problems` in a process that ends, so that this one holds no memory of a GPU meanwhile."""
+    checking = start(_checked, runs)
+    try:
+        found = checking.value()
+    finally:
+        checking.interrupt()
+    if isinstance(found, Broken):
+        raise ConfigError(f"the runs cannot be checked: {found.problem}")
+    if isinstance(found, str):
+        raise ConfigError(found)
+    return found
+
+
+def _checked(runs: Sequence[PlannedRun]) -> dict[str, str | None] | str:
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        return check_problems(runs)
+    except SimtrustError as error:
+        return str(error)
