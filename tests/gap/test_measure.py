@@ -15,7 +15,9 @@ from simtrust.errors import ConfigError, DataError, RunError, ShiftError
 from simtrust.gap import measure
 from simtrust.gap.corrections import Correction
 from simtrust.gap.findings import ModelEstimate
+from simtrust.gap.replay_probe import replay
 from simtrust.gap.simulator_gap import FittedSimulatorGap, RowGaps
+from simtrust.gap.step_errors import step_errors
 from simtrust.gap.trust_model import FittedTrust, TrustAssessment
 from simtrust.gap.verdict import NOTICED, PERHAPS, TRUSTED, judge
 from simtrust.reports.gap_summary import to_json, to_text
@@ -291,3 +293,16 @@ def test_how_far_the_replay_is_is_told(cheetah):
     ]
     assert shares == sorted(shares)
     assert 0 < shares[0] <= shares[-1] == 100
+
+
+def test_whole_episodes_are_held_out_of_the_trust_model(cheetah, monkeypatch):
+    found = {}
+
+    def spy(observation, action, error, group_end, scale, **options):
+        found.update(observation=observation, group_end=group_end)
+
+    monkeypatch.setattr(measure, "fit_trust_model", spy)
+    errors = step_errors(cheetah, replay(cheetah, "HalfCheetah-v5"))
+    measure._trust(cheetah, SimpleNamespace(errors=errors), None, 0)
+    np.testing.assert_array_equal(found["observation"], cheetah.transitions.observation[errors.rows])
+    np.testing.assert_array_equal(found["group_end"], cheetah.episode_end[errors.rows])

@@ -203,6 +203,7 @@ def test_the_real_robot_replays_as_the_ideal_one_with_its_shifts(known_gaps):
         ({"rows": np.zeros(0, int)}, "rows must be at least one row number"),
         ({"rows": np.array([0.5])}, "rows must be at least one row number, got float64"),
         ({"rows": np.array([True, False])}, "rows must be at least one row number, got bool"),
+        ({"rows": np.array([[0, 1]])}, r"rows must be at least one row number, got int64 of shape \(1, 2\)"),
         ({"rows": np.array([0, 40])}, "rows must be in 0 to 39, got 0 to 40"),
         ({"rows": np.array([-1])}, "rows must be in 0 to 39"),
         ({"instances": 0}, "instances must be a positive integer, got 0"),
