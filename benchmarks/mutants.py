@@ -52,6 +52,7 @@ OWN_TESTS = {  # Where these have another name than the module.
     "gap/scales.py": "gap/test_dynamics_model.py",
     "algorithms/critic.py": "algorithms/test_identities.py",
     "algorithms/recipes.py": "algorithms/test_identities.py",
+    "algorithms/inputs.py": "algorithms/test_agent.py",
     "data/replay.py": "training/test_replay.py",
 }
 OTHER_TESTS = {

@@ -244,6 +244,14 @@ MISTAKES = [
      "--steps is 5; it must be a multiple of 10,000"),
     ("a figure of another machine", "paper figure3 --real log.npz --steps 10000",
      "is 3 wide where simulator 'HalfCheetah"),
+    ("a table without logs", "paper table1", "learns from a dataset … --data"),
+    # Many runs, and logs to learn from ---------------------------------------------------------------------
+    ("no sweep", "sweep gone.toml", "gone.toml: there is no such file"),
+    ("a log for a sweep", "sweep log.npz", "log.npz: it is not TOML"),
+    ("a task of no log", "generate Pendulum-v1 medium", "'Pendulum-v1' is nothing to make logs of"),
+    ("rows of a replay", "generate HalfCheetah medium-replay --rows 10", "leave it out"),
+    ("an odd half", "generate HalfCheetah medium-expert --rows 11", "--rows is 11 … even"),
+    ("a short training", "generate HalfCheetah medium --steps 5", "--steps is 5; it must be a multiple of"),
 ]  # fmt: skip
 
 PARSER = [
@@ -259,6 +267,7 @@ PARSER = [
     ("no folder for an export", "export finished", "export … --out"),
     ("nothing to write", "convert log.npz", "missing … convert"),
     ("another robot", "generate two-legged standing-still", "'two-legged' … wheel-legged"),
+    ("another level", "generate HalfCheetah best", "'best' … 'medium-replay'"),
     ("another figure", "paper figure8", "'figure8' … figure2"),
     ("an option of nobody", "doctor --loud", "--loud"),
     ("no directory", "resume", "resume … DIRECTORY"),
@@ -524,4 +533,4 @@ def test_a_refused_run_leaves_no_folder(refused, folder, command):
 def test_every_command_is_here():
     lines = [line for _, line, _ in (*MISTAKES, *PARSER)]
     assert {line.split()[0] for line in lines} >= set(cli.COMMANDS)
-    assert len(MISTAKES) + len(PARSER) + len(FROM_PYTHON) == 184
+    assert len(MISTAKES) + len(PARSER) + len(FROM_PYTHON) == 192
