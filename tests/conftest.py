@@ -16,7 +16,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 @contextmanager
-def _compiled_in(place: Path | str, *, optimised: bool = False) -> Iterator[None]:
+def _compiled_in(place: Path | str) -> Iterator[None]:
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
@@ -29,7 +29,7 @@ def _compiled_in(place: Path | str, *, optimised: bool = False) -> Iterator[None
     wanted = {
         "jax_compilation_cache_dir": str(place),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": not optimised,
+        "jax_disable_most_optimizations": True,
     }
     before = {name: jax.config.values[name] for name in wanted}
     configure(wanted)
@@ -41,7 +41,7 @@ def _compiled_in(place: Path | str, *, optimised: bool = False) -> Iterator[None
 
 @pytest.fixture(scope="session")
 def compiled_in() -> Callable[..., AbstractContextManager[None]]:
-    """A context in which compiled programs are kept in a folder, and optimised little unless told otherwise.
+    """A context in which compiled programs are kept in a folder, and optimised little.
 
     Most of a tiny run's time is XLA's.
     """

@@ -30,10 +30,6 @@ TINY = {
     "steps": 100,
 }
 
-# Its processes run as a user's do.
-FULLY_OPTIMISED = ("test_resume",)
-
-
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory) -> Path:
     """Where compiled programs are kept, for this process and for those it starts."""
@@ -41,8 +37,8 @@ def compiled(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_compilation(request, compiled, compiled_in):
-    with compiled_in(compiled, optimised=Path(request.module.__file__).stem in FULLY_OPTIMISED):
+def quick_compilation(compiled, compiled_in):
+    with compiled_in(compiled):
         yield
 
 

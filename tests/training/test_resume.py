@@ -47,6 +47,8 @@ def start(compiled) -> Callable[..., subprocess.Popen]:
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        # As in this process. With all optimisations, ``benchmarks/kill_and_resume.py`` does the same.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     processes: list[subprocess.Popen] = []
 
