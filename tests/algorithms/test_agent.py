@@ -191,6 +191,12 @@ def test_actor_of_h2o_improves_in_the_states_of_both_sources(case):
     assert moved[0] == moved[1] != base
 
 
+def test_cqls_random_actions_are_of_the_whole_range(case):
+    algorithm = case("cql", cql_actions=500).algorithm
+    drawn = np.asarray(algorithm.draw_noise(jax.random.key(0)).sampled_uniform)
+    np.testing.assert_allclose(np.quantile(drawn, [0, 0.25, 0.5, 0.75, 1]), [-1, -0.5, 0, 0.5, 1], atol=0.05)
+
+
 @pytest.mark.parametrize(("share", "real"), [(1e-6, 1), (0.25, 4), (0.5, 8), (1 - 1e-6, 15)])
 def test_of_both_sources_there_is_at_least_a_row(case, share, real):
     sizes = case("h2o", batch_size=16, real_fraction=share).algorithm.batch_sizes

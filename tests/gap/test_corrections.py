@@ -149,7 +149,9 @@ def test_actions_are_moved_by_a_small_share_of_their_range(known_gaps, monkeypat
     moved = []
 
     def spy(dataset, *given, **options):
-        moved.append(np.abs(np.asarray(dataset.transitions.action) - action).max())
+        now = np.asarray(dataset.transitions.action)
+        moved.append(np.abs(now - action).max())
+        assert action.min() <= now.min() <= now.max() <= action.max()
         return replay(dataset, *given, **options)
 
     monkeypatch.setattr(actuator_error_module, "replay", spy)

@@ -233,6 +233,13 @@ def test_members_are_as_they_were_at_their_best_epoch():
     assert len(found.held_out_loss) - 1 - best == options.patience
 
 
+def test_nothing_stops_a_training_that_improves():
+    options = replace(ONE, epochs=5, patience=1, least_improvement=0.0)
+    losses = fit(*linear_log(1_000), options).held_out_loss[:, 0]
+    assert len(losses) == 5
+    assert (np.diff(losses) < 0).all()
+
+
 def test_elites_predict_the_held_out_rows_best(fitted):
     best = fitted.held_out_loss.min(0)
     assert fitted.elites.tolist() == np.argsort(best)[:3].tolist()
@@ -394,6 +401,7 @@ def test_a_loss_that_is_not_finite_is_refused():
         ("hidden_sizes", (32, 16)),
         ("hidden_sizes", ()),
         ("learning_rate", 0.0),
+        ("held_out_share", 0.0),
         ("held_out_share", 1.0),
     ],
 )

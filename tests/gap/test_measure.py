@@ -14,6 +14,7 @@ import simtrust
 from simtrust.errors import ConfigError, DataError, RunError, ShiftError
 from simtrust.gap import measure
 from simtrust.gap.corrections import Correction
+from simtrust.gap.dimensions import dimension_names
 from simtrust.gap.findings import ModelEstimate
 from simtrust.gap.replay_probe import replay
 from simtrust.gap.simulator_gap import FittedSimulatorGap, RowGaps
@@ -306,3 +307,10 @@ def test_whole_episodes_are_held_out_of_the_trust_model(cheetah, monkeypatch):
     measure._trust(cheetah, SimpleNamespace(errors=errors), None, 0)
     np.testing.assert_array_equal(found["observation"], cheetah.transitions.observation[errors.rows])
     np.testing.assert_array_equal(found["group_end"], cheetah.episode_end[errors.rows])
+
+
+def test_an_action_called_like_an_observation_is_told_apart(cheetah):
+    named = replace(cheetah, observation_names=tuple("abcdefghijklmnopq"), action_names=tuple("xyzaxb"))
+    observation, action = dimension_names(named, "HalfCheetah-v5")
+    assert observation == named.observation_names
+    assert action == ("x", "y", "z", "action a", "x 2", "action b")

@@ -222,6 +222,8 @@ def test_other_misuse_is_named(known_gaps):
         step_errors(log, replayed, normalisation="range")
     with pytest.raises(DataError, match="the replay is of another log"):
         step_errors(known_gaps.record_line(1), replayed)
+    with pytest.raises(DataError, match="the replay is of another log"):
+        step_errors(known_gaps.record_line(3), replayed)
     with pytest.raises(ConfigError, match="resamples must be a positive integer"):
         summarise(step_errors(log, replayed), resamples=0)
     with pytest.raises(ShiftError, match="'delay' is given 2 times"):

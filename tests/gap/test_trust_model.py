@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from simtrust.errors import DataError
+from simtrust.gap import trust_model
 from simtrust.gap.dynamics_fitting import DynamicsModelOptions
 from simtrust.gap.dynamics_model import CHUNK
 from simtrust.gap.trust_model import FittedTrust, fit_trust_model
@@ -140,6 +141,14 @@ def test_the_limit_is_a_quantile_but_no_finer_than_the_members_outputs(log):
     disagreement = limit * fitted.model.assess(log.observation[held_out], log.action[held_out]).doubt
     assert limit == pytest.approx(max(np.quantile(disagreement, 0.95), 1e-4 * spread), rel=1e-3)
     assert limit < 1e-3
+
+
+def test_the_limit_is_never_below_what_float32_resolves(log, monkeypatch):
+    assert pytest.approx(1e-4) == trust_model.LEAST_DISAGREEMENT
+    monkeypatch.setattr(trust_model, "LEAST_DISAGREEMENT", 10.0)
+    fitted = fit(log, np.zeros((4_000, 3)))
+    spread = rms(np.asarray(fitted.model.model.change_scale) / SCALE)
+    assert fitted.model.doubt_limit == pytest.approx(10 * spread, rel=1e-5)
 
 
 def test_a_dimension_without_scale_has_no_influence(log, growing_error):
