@@ -15,9 +15,11 @@ from simtrust.algorithms.critic import (
     Samples,
     bellman,
     by_measured_gap,
+    log_sum_exp,
     measured_trust,
     uniform,
     value_gap,
+    weighted_mean,
 )
 from simtrust.algorithms.recipes import RECIPES, Recipe
 from simtrust.gap.ratio import GAP_MIN
@@ -111,9 +113,22 @@ def test_a_constant_measured_gap_makes_omega_uniform(case, gap):
     assert not same(case(BY_MEASURED_GAP).updated_critic(), case("h2o_a_dr").updated_critic())
 
 
+BY_MEASURED_TRUST = Recipe("", (bellman(REAL), bellman(SIM, weight=measured_trust)), (REAL, SIM))
+
+
+def test_the_sharpness_multiplies_the_gap_of_the_weight_and_of_nothing_else(case):
+    sharp, plain = case(BY_MEASURED_TRUST, gap_sharpness=3.0), case(BY_MEASURED_TRUST)
+    assert not same(sharp.updated_critic(), plain.updated_critic())
+    plain.batch = plain.batch._replace(measured_gap=3.0 * plain.batch.measured_gap)
+    assert same(sharp.updated_critic(), plain.updated_critic())
+    shared = (case(BY_MEASURED_GAP, gap_sharpness=kappa).updated_critic() for kappa in (1.0, 3.0))
+    assert same(*shared)
+
+
 def measured(*gap: float) -> Samples:
     rows = jnp.zeros(len(gap))
-    return Samples(jnp.zeros((2, len(gap))), rows, rows, measured_gap=jnp.array(gap))
+    u = jnp.array(gap)
+    return Samples(jnp.zeros((2, len(gap))), rows, rows, measured_gap=u, measured_log_ratio=u)
 
 
 def test_a_row_of_no_measured_gap_counts_in_full():
@@ -226,3 +241,15 @@ def test_sources_follow_from_the_terms():
 def test_a_single_source_gets_the_whole_batch(case):
     assert case("sac").algorithm.batch_sizes == {Reads.SIM: 16}
     assert case("h2o", real_fraction=0.25).algorithm.batch_sizes == {Reads.REAL: 4, Reads.SIM: 12}
+
+
+def test_the_mean_by_omega_is_a_lower_bound_of_the_log_sum_exp():
+    """Eq. 9, left; of a Q that does not vary both are that Q."""
+    q = 5 * jax.random.normal(jax.random.key(0), (2, 7))
+    omega = jax.nn.softmax(jax.random.normal(jax.random.key(1), (7,)))
+    mean, pooled = (pool(q, jnp.log(omega)) for pool in (weighted_mean, log_sum_exp))
+    np.testing.assert_allclose(mean, np.asarray(q) @ np.asarray(omega), rtol=1e-5)
+    assert (mean < pooled).all()
+    constant = jnp.full((2, 7), 3.0)
+    for pool in (weighted_mean, log_sum_exp):
+        np.testing.assert_allclose(pool(constant, jnp.log(omega)), [3.0, 3.0], rtol=1e-5)

@@ -20,12 +20,13 @@ ALLOWED = [
     ("target_entropy", 0.0),
 ]
 REFUSED = [
+    *(("gap_sharpness", value) for value in (-1.0, 0.0, float("inf"), float("nan"))),
     *((name, 0) for name in AT_LEAST_ONE),
     *((name, value) for name in RATES for value in (0.0, 1.1, float("nan"))),
     *((name, value) for name in NOT_NEGATIVE for value in (-1e-9, float("inf"), float("nan"))),
     *((name, value) for name in WIDTHS for value in ((), (8, 0))),
     *(("discount", value) for value in (-0.1, 1.0)),
-    *(("real_fraction", value) for value in (0.0, 1.0)),
+    *(("real_fraction", value) for value in (-0.1, 0.0, 1.0, 1.5)),
     *(("classifier_batch_size", value) for value in (0, 3)),
     ("target_entropy", float("inf")),
     ("actor", "random"),

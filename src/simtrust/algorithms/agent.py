@@ -243,7 +243,9 @@ class Algorithm:
                 real = self._with_sampled_actions(real, critic, agent, batch.real, noise)
         if batch.sim is not None:
             sim = Samples(q[:, count:], batch.sim.reward, next_values[count:], *gap_estimates)
-            sim = sim._replace(measured_gap=batch.measured_gap)
+            if batch.measured_gap is not None:
+                log_ratio = self.options.gap_sharpness * batch.measured_gap
+                sim = sim._replace(measured_gap=batch.measured_gap, measured_log_ratio=log_ratio)
         beta, alpha = jnp.asarray(self.options.beta), jnp.asarray(self.options.cql_alpha)
         inputs = CriticInputs(real, sim, beta, alpha)
         terms = {term.name: term.formula(inputs).sum() for term in self.recipe.critic}

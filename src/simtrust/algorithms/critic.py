@@ -50,6 +50,8 @@ class Samples(NamedTuple):
     """``u(s, a) = KL(P‖P̂)`` by the classifiers and a model of the log, in [tiny, 10]."""
     measured_gap: Float[Array, " B"] | None = None
     """``u(s, a, s')`` by the gap model that was fitted before training, 0 or more."""
+    measured_log_ratio: Float[Array, " B"] | None = None
+    """``κu`` of the same, which takes the place of ``log P̂/P``."""
     sampled_q: Float[Array, "E B K"] | None = None
     """``Q_e(s, a_k)`` at K sampled actions."""
     sampled_log_density: Float[Array, "B K"] | None = None
@@ -115,9 +117,9 @@ def dynamics_ratio(samples: Samples) -> Float[Array, " B"]:
 
 
 def measured_trust(samples: Samples) -> Float[Array, " B"]:
-    """``w = exp(−u)``: the dynamics ratio, with the measured gap for the log-ratio, whose mean it is."""
-    assert samples.measured_gap is not None
-    return ratio.dynamics_ratio(samples.measured_gap)
+    """``w = exp(−κu)``: the dynamics ratio; at κ = 1 with the gap for the log-ratio, whose mean it is."""
+    assert samples.measured_log_ratio is not None
+    return ratio.dynamics_ratio(samples.measured_log_ratio)
 
 
 def own_reward(samples: Samples) -> Float[Array, " B"]:

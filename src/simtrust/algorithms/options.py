@@ -42,6 +42,8 @@ class AlgorithmOptions:
     """Subtract λ log π from the next state's value, as SAC does and H2O does not."""
     beta: float = 0.01
     """β: weight of H2O's value regularisation. The paper: 0.01 for MuJoCo, 0.1 or 1 for its robot."""
+    gap_sharpness: float = 1.0
+    """κ of `trust`'s weight w = exp(−κu): how steeply trust falls with the measured gap."""
     cql_alpha: float = 2.0
     """α: weight of CQL's regularisation. The paper: 2 for MuJoCo, 10 for its robot."""
     cql_actions: int = 10
@@ -66,6 +68,7 @@ class AlgorithmOptions:
             _require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
         for name in ("exploration_noise", "beta", "cql_alpha", "classifier_input_noise"):
             _require(0 <= getattr(self, name) < float("inf"), name, getattr(self, name), "0 or more")
+        _require(0 < self.gap_sharpness < float("inf"), "gap_sharpness", self.gap_sharpness, "positive")
         entropy = self.target_entropy
         _require(entropy is None or isfinite(entropy), "target_entropy", entropy, "a number")
         scale = self.next_state_noise_scale
