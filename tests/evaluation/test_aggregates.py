@@ -104,3 +104,24 @@ def test_what_one_wins_the_other_loses(ours, theirs):
     )
     assert one.mean + other.mean == pytest.approx(1)
     assert 0 <= one.low <= one.high <= 1
+
+
+def covered(runs, repeats):
+    """How often the interval of so many standard normal runs holds their true mean, 0."""
+    draws = np.random.default_rng(0).standard_normal((repeats, runs))
+    intervals = (interquartile_mean([draw]) for draw in draws)
+    return np.mean([low <= 0 <= high for _, low, high in intervals])
+
+
+def test_intervals_of_few_runs_cover_less_than_they_say():
+    """Of two and of three runs they span all: both lie on one side with chance 1/2, all three with 1/4."""
+    for runs, share in ((2, 0.5), (3, 0.75)):
+        draw = np.random.default_rng(1).standard_normal(runs)
+        assert interquartile_mean([draw])[1:] == (draw.min(), draw.max())
+        assert covered(runs, 300) == pytest.approx(share, abs=0.06)
+    assert covered(5, 300) == pytest.approx(0.9, abs=0.03)
+
+
+def test_of_fewer_than_four_runs_the_middle_half_is_all_of_them():
+    assert interquartile_mean([np.array([0.0, 1.0, 8.0])]).mean == 3.0
+    assert interquartile_mean([np.array([0.0, 1.0, 3.0, 80.0])]).mean == 2.0

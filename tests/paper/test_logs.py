@@ -1,5 +1,7 @@
 """Datasets are found by name, told by the command that makes them, and drawn from in whole episodes."""
 
+import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,16 @@ from hypothesis import strategies as st
 from simtrust.data import Dataset, load_dataset, save_dataset
 from simtrust.errors import DataError, RunError
 from simtrust.paper.cells import cell
-from simtrust.paper.logs import best_decile, facts_of, file_name, log_of, require_logs, whole_episodes
+from simtrust.paper.logs import (
+    Log,
+    LogFacts,
+    best_decile,
+    facts_of,
+    file_name,
+    log_of,
+    require_logs,
+    whole_episodes,
+)
 from simtrust.paper.studies import STUDIES
 from simtrust.types import Transitions
 
@@ -94,6 +105,20 @@ def test_a_missing_dataset_is_told_with_the_command_that_makes_it(tmp_path):
     )
 
 
+def test_the_command_told_is_one_that_a_shell_takes(tmp_path):
+    folder = tmp_path / "my data; and more"
+    with pytest.raises(DataError) as told:
+        require_logs(STUDIES["table2"].cells, folder)
+    words = shlex.split(str(told.value).splitlines()[-1])
+    assert words[-2:] == ["--out", str(folder / "halfcheetah_medium_replay-v5.hdf5")]
+
+
+def found_log(one, data, out) -> Log:
+    found = log_of(one, data, out)
+    assert found is not None
+    return found
+
+
 class TestLogOf:
     @pytest.fixture
     def data(self, tmp_path) -> Path:
@@ -103,29 +128,41 @@ class TestLogOf:
         return folder
 
     def test_a_whole_dataset_is_read_where_it_is_and_its_facts_are_kept(self, data, tmp_path):
-        one = cell("halfcheetah", "medium", "gravity", "h2o")
-        assert facts_of(one, tmp_path) is None
-        assert log_of(one, data, tmp_path) == data / "halfcheetah_medium-v5.hdf5"
-        facts = facts_of(one, tmp_path)
-        assert facts is not None
+        path, facts = found_log(cell("halfcheetah", "medium", "gravity", "h2o"), data, tmp_path)
+        assert path == data / "halfcheetah_medium-v5.hdf5"
         assert (facts.rows, facts.episodes, facts.best_decile) == (4_000, 10, 9 * 400.0)
-        assert facts.sha256 == load_dataset(data / "halfcheetah_medium-v5.hdf5").sha256
-        assert facts_of(cell("halfcheetah", "medium-replay", "gravity", "h2o"), tmp_path) is None
+        assert facts.sha256 == load_dataset(path).sha256
+        assert facts_of(facts.sha256, tmp_path) == facts
+        assert facts_of("another", tmp_path) is facts_of(facts.sha256, tmp_path / "elsewhere") is None
+
+    def test_the_facts_of_an_earlier_file_of_its_name_are_kept(self, data, tmp_path):
+        one = cell("halfcheetah", "medium", "gravity", "h2o")
+        earlier = found_log(one, data, tmp_path).facts
+        save_dataset(data / "halfcheetah_medium-v5.hdf5", log([500] * 8))
+        later = found_log(one, data, tmp_path).facts
+        assert (earlier.best_decile, later.best_decile) == (9 * 400.0, 7 * 500.0)
+        assert [facts_of(facts.sha256, tmp_path) for facts in (earlier, later)] == [earlier, later]
+
+    def test_facts_that_were_kept_by_name_are_read(self, tmp_path):
+        kept = {"sha256": "sum", "rows": 20, "episodes": 2, "best_decile": 1.5}
+        (tmp_path / "datasets.json").write_text(json.dumps({"halfcheetah_medium-v5.hdf5": kept}))
+        assert facts_of("sum", tmp_path) == LogFacts(**kept)
 
     def test_a_part_is_written_once_for_each_dataset(self, data, tmp_path):
         one = cell("halfcheetah", "medium", "gravity", "h2o", thousands=1)
-        part = log_of(one, data, tmp_path)
-        assert part is not None
+        part, facts = found_log(one, data, tmp_path)
         found = load_dataset(part)
-        assert (len(found), found.episode_count) == (800, 2)
+        assert (facts.rows, facts.episodes) == (len(found), found.episode_count) == (800, 2)
+        assert facts.sha256 == found.sha256
+        # Of all of the dataset.
+        assert facts.best_decile == 9 * 400.0
         written = part.stat().st_mtime_ns
-        assert log_of(one, data, tmp_path) == part
+        assert found_log(one, data, tmp_path) == (part, facts)
         assert part.stat().st_mtime_ns == written
         save_dataset(data / "halfcheetah_medium-v5.hdf5", log([500] * 8))
-        other = log_of(one, data, tmp_path)
-        assert other is not None
-        assert other != part
-        assert len(load_dataset(other)) == 1_000
+        other = found_log(one, data, tmp_path)
+        assert other.path != part
+        assert len(load_dataset(other.path)) == other.facts.rows == 1_000
 
     def test_sac_needs_no_log(self, data, tmp_path):
         assert log_of(cell("halfcheetah", "medium", "gravity", "sac"), data, tmp_path) is None
@@ -134,4 +171,9 @@ class TestLogOf:
     def test_damaged_facts_are_told(self, content, tmp_path):
         (tmp_path / "datasets.json").write_text(content)
         with pytest.raises(RunError, match=r"datasets.json is damaged .* delete it"):
-            facts_of(cell("halfcheetah", "medium", "gravity", "h2o"), tmp_path)
+            facts_of("sum", tmp_path)
+
+    def test_a_folder_of_a_datasets_name_is_told(self, data, tmp_path):
+        (data / "halfcheetah_expert-v5.hdf5").mkdir()
+        with pytest.raises(DataError, match=r"halfcheetah_expert-v5.hdf5: cannot be read \(it is no file\)"):
+            log_of(cell("halfcheetah", "expert", "gravity", "h2o"), data, tmp_path)

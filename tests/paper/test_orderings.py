@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from simtrust.paper.orderings import Sample, Verdict, counts, differ, judge, judgements, orderings
+from simtrust.paper.orderings import (
+    Sample,
+    Verdict,
+    counts,
+    differ,
+    is_clear,
+    judge,
+    judgements,
+    orderings,
+)
+from simtrust.paper.published import Published
 from simtrust.paper.scores import Score
 from simtrust.paper.studies import STUDIES, Setting
 
@@ -57,7 +67,17 @@ def test_the_papers_orderings_go_by_its_means_and_say_how_clear_they_are():
 def test_figure_6_claims_that_h2o_is_ahead_above_50k_rows():
     found = orderings(STUDIES["figure6"])
     assert [one.setting.thousands for one in found] == [60, 70, 80, 90, 100]
-    assert {(one.better, one.worse) for one in found} == {("h2o", "cql")}
+    assert {(one.better, one.worse, one.clear) for one in found} == {("h2o", "cql", None)}
+
+
+def test_the_papers_orderings_are_clear_if_they_are_whatever_its_deviations_divide_by():
+    """Of 5,774 ± 214 against 5,290 ± 356 they are if by R − 1, and are not if by R."""
+    by_runs = [Sample(mean, std * np.sqrt(5 / 4), 5) for mean, std in ((5_774, 214), (5_290, 356))]
+    assert differ(Sample(5_774, 214, 5), Sample(5_290, 356, 5))
+    assert not differ(*by_runs)
+    assert not ordering("cql", "h2o_reg_dr").clear
+    assert not is_clear(Published(5_774, 214, 5), Published(5_290, 356, 5))
+    assert is_clear(Published(5_974, 214, 5), Published(5_290, 356, 5))
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,20 @@
 """The paper's numbers are the paper's, and cells are what its tables are made of."""
 
+from contextlib import closing
+from dataclasses import fields
+
 import pytest
 
 from simtrust.algorithms.critic import Reads
+from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import RECIPES as KNOWN
 from simtrust.api import ALGORITHM_OPTIONS, TRAIN_OPTIONS
-from simtrust.paper.cells import SHIFTS, TASKS, WITHOUT_LOG, WITHOUT_SIMULATOR, cell
+from simtrust.paper.cells import SHIFTS, TASKS, UNTOLD, WITHOUT_LOG, WITHOUT_SIMULATOR, cell
 from simtrust.paper.published import D2C, PUBLISHED, Published
+from simtrust.paper.same_runs import UNSET
 from simtrust.paper.studies import RECIPES, STUDIES, Setting
 from simtrust.simulators import make_simulator, parse_shifts
+from simtrust.training.config import TrainConfig
 
 
 def published(level, shift, recipe, task="halfcheetah"):
@@ -90,6 +96,43 @@ def test_settings_are_table_3s():
     for study in STUDIES.values():
         for one in study.cells:
             assert set(one.settings()) <= TRAIN_OPTIONS | ALGORITHM_OPTIONS
+
+
+MAY_DIFFER = {
+    # The cell's, and where its files lie.
+    "recipe", "real", "out",
+    # How a file is read that D4RL's layout does not say; the datasets are of that.
+    "dones_mean", "columns",
+    # What changes no number.
+    "sim_workers", "step_timeout", "track",
+    # Of `trust` alone, which no table has.
+    "gap_probe_rows", "gap_epochs", "gap_sharpness",
+}  # fmt: skip
+
+
+def test_no_default_decides_a_number():
+    named = {field.name for kind in (AlgorithmOptions, TrainConfig) for field in fields(kind)} - {"algorithm"}
+    settings = cell("halfcheetah", "medium", "gravity", "h2o").settings(rows=200)
+    assert named - set(settings) <= MAY_DIFFER
+    assert settings["buffer_capacity"] == 2_000
+    for study in STUDIES.values():
+        for one in study.cells:
+            without = set() if one.shift else {"sim", "shifts"}
+            assert set(one.settings(rows=200)) | without == set(settings)
+
+
+def test_settings_are_what_none_stands_for():
+    """A run that was begun without them had the recipe's own."""
+    for recipe in RECIPES:
+        own = AlgorithmOptions().resolved(KNOWN[recipe].defaults, 6)
+        assert {name: UNTOLD[name] for name in ("critic_layer_norm", "target_entropy")} == {
+            "critic_layer_norm": own.critic_layer_norm, "target_entropy": own.target_entropy
+        }  # fmt: skip
+        assert not {"reward_scale", "normalise_observations"} & set(KNOWN[recipe].defaults)
+    assert set(UNSET) < set(UNTOLD)
+    for task in TASKS.values():
+        with closing(make_simulator(task, num_envs=1)) as simulator:
+            assert simulator.single_action_space.shape == (6,)
 
 
 def test_the_papers_seeds_are_the_default():

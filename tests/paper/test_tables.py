@@ -14,13 +14,17 @@ from gymnasium.spaces import Box
 from PIL import Image
 
 from simtrust import api, cli
+from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.data import load_dataset, save_dataset
+from simtrust.data.dataset import columns_from_rows
 from simtrust.errors import ConfigError, DataError, RunError
 from simtrust.gap.rollouts import random_policy, roll_out
-from simtrust.paper import cell_training, figure4, figure5, tables
-from simtrust.paper.cell_training import chosen_cells, run_directory
+from simtrust.paper import cell_training, figure2, figure4, figure5, tables
+from simtrust.paper.cell_training import check_logs, chosen_cells
+from simtrust.paper.logs import log_of
 from simtrust.paper.robot import STUDIES as STUDIES_OF_ROBOT
 from simtrust.paper.robot import judge, save_cell, train_cell
+from simtrust.paper.same_runs import UNSET, check_same, run_directory
 from simtrust.paper.scores import best_deciles, score, scores
 from simtrust.paper.studies import STUDIES, Setting
 from simtrust.reports.run_record import read_run
@@ -29,7 +33,9 @@ from simtrust.simulators.log_recording import generate_wheel_legged_log
 from simtrust.training.config import TrainConfig, config_from_json, config_to_json
 from simtrust.training.diagnosis import NonFiniteError
 from simtrust.training.result import RunResult
+from simtrust.training.run_directory import lock
 from simtrust.training.setup import prepare
+from simtrust.training.storage import StorageError
 
 SETTING = Setting("halfcheetah", "medium-replay", "gravity")
 TINY = {
@@ -48,13 +54,14 @@ TINY = {
 TRAINED = ("*-replay-gravity-h2o",)
 
 
-def pretend(out, one, evaluations, *, steps=1_000, final=None, every=100):
+def pretend(out, one, evaluations, *, steps=1_000, final=None, every=100, log="sum", **options):
     """A run directory as training leaves it: returns [R] of every evaluation, and those of its end."""
     directory = run_directory(out, one)
     directory.mkdir(parents=True)
     seeds = len(evaluations[0])
     config = TrainConfig(recipe=one.recipe, steps=steps, seeds=seeds, rollout_steps=every)
-    (directory / "config.json").write_text(config_to_json(replace(config, evaluate_every=every)))
+    config = replace(config, evaluate_every=every, algorithm=AlgorithmOptions(**options))
+    (directory / "config.json").write_text(config_to_json(config, dataset_sha256=log if one.log else None))
     lines = [
         {"step": every * number, "seed": seed, "return_mean": value, "critic_loss": 1.0}
         for number, values in enumerate(evaluations, 1)
@@ -70,9 +77,12 @@ def pretend(out, one, evaluations, *, steps=1_000, final=None, every=100):
     return read_run(directory)
 
 
-def pretend_facts(out, best):
-    facts = {"sha256": "sum", "rows": 1, "episodes": 1, "best_decile": best}
-    (out / "datasets.json").write_text(json.dumps({"halfcheetah_medium_replay-v5.hdf5": facts}))
+def pretend_facts(out, **best):
+    """What was kept of a dataset of each SHA-256."""
+    facts = {
+        sha256: {"sha256": sha256, "rows": 1, "episodes": 1, "best_decile": b} for sha256, b in best.items()
+    }
+    (out / "datasets.json").write_text(json.dumps(facts))
 
 
 def lines_of(text, recipe, of="published"):
@@ -112,10 +122,33 @@ class TestScores:
         assert scores([SETTING.cell("h2o"), SETTING.cell("cql")], tmp_path) == {}
 
     def test_returns_are_not_divided_by_a_negative_one(self, tmp_path):
-        pretend_facts(tmp_path, -200.0)
-        assert best_deciles([SETTING], tmp_path) == {}
-        pretend_facts(tmp_path, 500.0)
-        assert best_deciles([SETTING], tmp_path) == {SETTING: 500.0}
+        pretend(tmp_path, SETTING.cell("h2o"), [[1.0]])
+        found = scores([SETTING.cell("h2o")], tmp_path)
+        pretend_facts(tmp_path, sum=-200.0)
+        assert best_deciles(STUDIES["table2"], found, tmp_path) == {}
+        pretend_facts(tmp_path, sum=500.0)
+        assert best_deciles(STUDIES["table2"], found, tmp_path) == {SETTING: 500.0}
+
+    def test_returns_are_divided_by_what_their_own_dataset_earns(self, tmp_path):
+        """Not by that of a later file of the same name, nor by either where runs had one each."""
+        pretend(tmp_path, SETTING.cell("h2o"), [[1.0]], log="old")
+        pretend(tmp_path, SETTING.cell("sac"), [[1.0]])
+        pretend_facts(tmp_path, new=500.0)
+        study = STUDIES["table2"]
+        assert best_deciles(study, scores(study.cells, tmp_path), tmp_path) == {}
+        pretend_facts(tmp_path, old=400.0, new=500.0)
+        assert best_deciles(study, scores(study.cells, tmp_path), tmp_path) == {SETTING: 400.0}
+        pretend(tmp_path, SETTING.cell("h2o_dr"), [[1.0]], log="new")
+        assert best_deciles(study, scores(study.cells, tmp_path), tmp_path) == {}
+
+    def test_seeds_are_those_with_a_return(self, tmp_path):
+        found = score(SETTING.cell("h2o"), pretend(tmp_path, SETTING.cell("h2o"), [[2.0, None, 3.0]]))
+        assert found is not None
+        assert found.seeds == 2
+        tables.write_results("table2", tmp_path, "the command")
+        assert lines_of((tmp_path / "table2.md").read_text(), "H2O")["seeds"] == "2"
+        with (tmp_path / "table2.csv").open() as file:
+            assert {line["recipe"]: line["seeds"] for line in csv.DictReader(file)}["h2o"] == "2"
 
 
 class TestPage:
@@ -125,7 +158,7 @@ class TestPage:
         pretend(tmp_path, SETTING.cell("h2o_dr"), [[7_000.0, 7_010.0, 6_150.0]] * 10, final=[7_000.0] * 3)
         pretend(tmp_path, SETTING.cell("sac"), [[100.0, 110.0, 120.0]] * 10, final=[100.0] * 3)
         pretend(tmp_path, SETTING.cell("cql"), [[5_000.0, 5_100.0]] * 4)
-        pretend_facts(tmp_path, 5_000.0)
+        pretend_facts(tmp_path, sum=5_000.0)
         return tmp_path
 
     @pytest.fixture
@@ -169,6 +202,32 @@ class TestPage:
         assert "D4RL v2" in text
         assert "last 5 evaluations" in text
         assert "`the command`" in text
+        assert "of fewer than four runs, their mean" in text
+
+    def test_runs_of_several_kinds_are_told(self, out, text):
+        """Three seeds of some and two of another; steps, which all share, are not the paper's either."""
+        told = next(part for part in text.split("\n\n") if part.startswith("- seeds: "))
+        name = SETTING.cell("h2o").log
+        assert f"3 of `{name}-gravity-h2o`" in told
+        assert told.splitlines() == [told]
+        assert told.endswith(f"2 of `{name}-cql`")
+        shutil.rmtree(run_directory(out, SETTING.cell("cql")))
+        assert "not of one kind" not in tables.write_results("table2", out, "the command")[1]
+        pretend(out, SETTING.cell("h2o_a"), [[1.0, 2.0, 3.0]], log="other", cql_alpha=5.0)
+        text = tables.write_results("table2", out, "the command")[1]
+        assert f"- cql_alpha: 2.0 of `{name}-gravity-h2o`" in text
+        assert (
+            f"- file of {name}, SHA-256: sum of `{name}-gravity-h2o`, `{name}-gravity-h2o_dr`; other of"
+            in text
+        )
+
+    def test_figure_6_has_no_numbers_to_be_clear(self, tmp_path):
+        for recipe in ("h2o", "cql"):
+            one = SETTING._replace(thousands=60).cell(recipe)
+            pretend(tmp_path, one, [[1.0, 2.0]])
+        text = tables.write_results("figure6", tmp_path, "the command")[1]
+        assert "\n\nno numbers in the paper, 5: cannot be told apart 1, not run 4\n\n" in text
+        assert lines_of(text, "H2O > CQL(real)", of="among ours")["clear"] == "no numbers"
 
     def test_the_csv_has_every_number_of_every_cell(self, text, out):
         with (out / "table2.csv").open() as file:
@@ -279,10 +338,9 @@ class TestTraining:
         assert len(returns) == 4
         assert float(h2o["mean"]) == pytest.approx(np.mean(returns), rel=1e-4)
         assert h2o["evaluations"] == "2"
-        decile = json.loads((out / "datasets.json").read_text())["halfcheetah_medium_replay-v5.hdf5"][
-            "best_decile"
-        ]
-        assert decile < 0
+        (facts,) = json.loads((out / "datasets.json").read_text()).values()
+        assert facts["file"] == "halfcheetah_medium_replay-v5.hdf5"
+        assert facts["best_decile"] < 0
         assert h2o["relative_to_best_decile"] == ""
 
     def test_a_finished_cell_is_not_trained_again_and_shared_with_other_tables(self, out, monkeypatch):
@@ -328,18 +386,37 @@ class TestTraining:
         with pytest.raises(RunError, match=message):
             run(out, data, **change)
 
-    def test_a_cell_that_diverges_does_not_stop_the_others(self, tmp_path, data, monkeypatch):
+    def test_cells_that_cannot_be_trained_do_not_stop_the_others(self, tmp_path, data, monkeypatch):
         trained = []
+        errors = {"h2o": NonFiniteError("the loss is NaN", None), "cql": ConfigError("9 GiB, 1 GiB are free")}
 
         def train_cell(one, *_, **__):
             trained.append(one.recipe)
-            if one.recipe == "h2o":
-                raise NonFiniteError("the loss is NaN", None)
+            if one.recipe in errors:
+                raise errors[one.recipe]
 
         monkeypatch.setattr(tables, "train_cell", train_cell)
-        with pytest.raises(RunError, match="medium-replay-gravity-h2o: the loss is NaN"):
+        with pytest.raises(RunError, match=r"-gravity-h2o: the loss is NaN\n.*-cql: 9 GiB, 1 GiB are free$"):
             run(tmp_path, data, cells=("*-h2o", "*-cql", "*-sac"))
         assert trained == ["h2o", "cql", "sac"]
+
+    def test_a_log_that_is_too_short_is_told_before_any_training(self, tmp_path, data, monkeypatch):
+        monkeypatch.setattr(tables, "train_cell", None)
+        with pytest.raises(DataError, match="has 600 rows, 10,000 are wanted"):
+            run(tmp_path, data, study="figure6", cells=("*-10k-cql",))
+
+    def test_a_run_keeps_ten_times_its_log_and_what_is_asked_for(self, tmp_path, data, monkeypatch):
+        given = {}
+
+        def train(recipe, *, real, out, quiet, **settings):
+            given[recipe] = settings
+            return RunResult(out, {})
+
+        monkeypatch.setattr(cell_training, "train", train)
+        for recipe in ("h2o", "darc"):
+            cell_training.train_cell(SETTING.cell(recipe), data, tmp_path, {"steps": 40})
+        assert (given["h2o"]["buffer_capacity"], given["h2o"]["steps"]) == (6_000, 40)
+        assert given["darc"]["buffer_capacity"] == 1_000_000
 
     @pytest.mark.parametrize(
         ("change", "error", "message"),
@@ -355,6 +432,135 @@ class TestTraining:
         with pytest.raises(error, match=message):
             run(tmp_path / "none", **{"data": data, **change})
         assert not (tmp_path / "none").exists()
+
+
+@pytest.fixture
+def other(tmp_path, data):
+    """Another dataset of the same name: its first 500 rows."""
+    name = "halfcheetah_medium_replay-v5.hdf5"
+    rows = {k: v[:500] for k, v in columns_from_rows(load_dataset(data / name)).items()}
+    save_dataset(tmp_path / "other" / name, rows)
+    return tmp_path / "other"
+
+
+class TestOtherRuns:
+    def test_those_of_another_file_are_refused(self, out, data, other, tmp_path):
+        copy = shutil.copytree(out, tmp_path / "copy")
+        with pytest.raises(
+            RunError, match=r"-h2o was trained on another file than .*other/half.*another --out"
+        ):
+            run(copy, other)
+        # Nor may another cell of the table be trained on it.
+        with pytest.raises(RunError, match="trained on another file than"):
+            run(copy, other, cells=("*-cql",))
+        run(copy, data)
+
+    def test_those_of_two_files_are_refused_without_either(self, tmp_path):
+        pretend(tmp_path, SETTING.cell("h2o"), [[1.0]], log="one")
+        pretend(tmp_path, SETTING.cell("sac"), [[1.0]], log="two")
+        check_logs(STUDIES["table2"], (), None, tmp_path)
+        pretend(tmp_path, SETTING.cell("cql"), [[1.0]], log="two")
+        with pytest.raises(RunError, match=r"-cql was trained on another file than .*-h2o was"):
+            check_logs(STUDIES["table2"], (), None, tmp_path)
+
+    def test_those_of_parts_of_another_dataset_are_refused(self, tmp_path):
+        one, more = (SETTING._replace(thousands=thousands).cell("h2o") for thousands in (10, 20))
+
+        def dataset(rows):
+            columns = {"observations": np.arange(2.0 * rows).reshape(-1, 2), "actions": np.zeros((rows, 1))}
+            columns |= {"rewards": np.ones(rows), "terminals": np.zeros(rows, bool)}
+            columns |= {
+                "next_observations": columns["observations"] + 1,
+                "timeouts": np.arange(1, rows + 1) % 500 == 0,
+            }
+            return save_dataset(tmp_path / "data" / "halfcheetah_medium_replay-v5.hdf5", columns).parent
+
+        log = log_of(one, dataset(20_000), tmp_path)
+        assert log is not None
+        pretend(tmp_path, one, [[1.0]], log=log.facts.sha256)
+        check_logs(STUDIES["figure6"], [more], tmp_path / "data", tmp_path)
+        with pytest.raises(RunError, match=r"-10k-gravity-h2o was trained on another file than"):
+            check_logs(STUDIES["figure6"], [more], dataset(20_500), tmp_path)
+
+    def test_those_not_chosen_are_of_the_same_settings_too(self, out, data, tmp_path):
+        copy = shutil.copytree(out, tmp_path / "copy")
+        pretend(copy, SETTING.cell("sac"), [[1.0, 2.0]], steps=60, every=20)
+        with pytest.raises(RunError, match="gravity-sac was begun with 60 steps, not 40"):
+            run(copy, data)
+        run(copy, None, cells=("none",))
+        assert (
+            "\n- steps: 40 of `halfcheetah-medium-replay-gravity-h2o`; 60 of"
+            in (copy / "table2.md").read_text()
+        )
+
+    @pytest.mark.parametrize(
+        ("option", "was"), [("target_entropy", -3.0), ("beta", 0.02), ("cql_actions", 5)]
+    )
+    def test_every_option_that_decides_a_number_counts(self, option, was, tmp_path):
+        one = SETTING.cell("h2o")
+        pretend(tmp_path, one, [[1.0]], **{option: was})
+        # What was not given then was the recipe's own.
+        same = {name: value for name, value in one.settings().items() if name in UNSET and name != option}
+        check_same(run_directory(tmp_path, one), same, unset=one.settings())
+        with pytest.raises(RunError, match=f"begun with {option} {was}, not"):
+            check_same(run_directory(tmp_path, one), {option: one.settings()[option]}, unset=one.settings())
+
+    def test_a_run_of_another_file_is_left_as_it_is(self, out, other, tmp_path):
+        copy = shutil.copytree(out, tmp_path / "copy")
+        directory = run_directory(copy, SETTING.cell("h2o"))
+        (directory / "result.json").unlink()
+        before = (directory / "config.json").read_bytes()
+        with pytest.raises(RunError, match="trained on another file"):
+            cell_training.train_cell(SETTING.cell("h2o"), other, copy, {})
+        assert (directory / "config.json").read_bytes() == before
+
+    def test_a_run_that_another_process_has_is_left_as_it_is(self, out, data, tmp_path):
+        copy, moved = shutil.copytree(out, tmp_path / "copy"), shutil.copytree(data, tmp_path / "moved")
+        directory = run_directory(copy, SETTING.cell("h2o"))
+        (directory / "result.json").unlink()
+        before = (directory / "config.json").read_bytes()
+        with lock(directory), pytest.raises(RunError, match="in use by another process"):
+            cell_training.train_cell(SETTING.cell("h2o"), moved, copy, {})
+        assert (directory / "config.json").read_bytes() == before
+
+
+class TestFolders:
+    """One that cannot be used is told in a line, before any work."""
+
+    @pytest.fixture(params=["a file", "below a file", "/proc/foo"])
+    def unusable(self, request, tmp_path):
+        (tmp_path / "file").write_text("mine")
+        return {"a file": tmp_path / "file", "below a file": tmp_path / "file" / "out"}.get(
+            request.param, Path(request.param)
+        )
+
+    @pytest.mark.parametrize("cells", [("none",), TRAINED])
+    def test_of_tables(self, unusable, cells, data, monkeypatch):
+        monkeypatch.setattr(tables, "train_cell", None)
+        with pytest.raises(StorageError, match="cannot be written"):
+            run(unusable, data, cells=cells)
+
+    def test_of_figure_4(self, unusable):
+        with pytest.raises(StorageError, match="cannot be written"):
+            figure4.figure4(unusable, quiet=True)
+
+    def test_of_figure_2(self, unusable):
+        with pytest.raises(StorageError, match="cannot be written"):
+            figure2.figure2(unusable, quiet=True)
+
+    @pytest.mark.parametrize("name", ["table2.md", "table2.csv", "table2.png"])
+    def test_with_a_folder_where_a_result_should_be(self, name, tmp_path, data, monkeypatch):
+        monkeypatch.setattr(tables, "train_cell", None)
+        (tmp_path / name).mkdir()
+        with pytest.raises(StorageError, match=f"{name} cannot be written"):
+            run(tmp_path, data)
+
+    def test_of_figure_5(self, tmp_path, monkeypatch):
+        """Found before the policies are run."""
+        monkeypatch.setattr(figure5, "load_cells", lambda _: {("standing-still", "sac"): None})
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(StorageError, match="cannot be written"):
+            figure5.figure5(tmp_path / "file", quiet=True)
 
 
 class TestRobot:

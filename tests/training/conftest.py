@@ -30,6 +30,7 @@ TINY = {
     "steps": 100,
 }
 
+
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory) -> Path:
     """Where compiled programs are kept, for this process and for those it starts."""

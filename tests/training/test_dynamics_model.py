@@ -12,8 +12,10 @@ import simtrust
 from simtrust.algorithms.agent import Algorithm
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import RECIPES
+from simtrust.data import load_dataset, save_dataset
+from simtrust.data.dataset import columns_from_rows
 from simtrust.data.replay import ReplayBuffer, insert, row_size
-from simtrust.errors import ConfigError, RunError
+from simtrust.errors import ConfigError, DataError, RunError
 from simtrust.gap.dynamics_fitting import REVERSE_GAP_OPTIONS
 from simtrust.gap.dynamics_model import DynamicsModel
 from simtrust.training import dynamics_model, setup
@@ -124,6 +126,16 @@ def test_one_of_other_sizes_is_refused(fit, tmp_path, monkeypatch):
     with pytest.raises(RunError, match=r"expected float32\[5, 4, 200\]") as caught:
         fit("run")
     assert "To have the dynamics model fitted again, delete" in caught.value.__notes__[0]
+
+
+def test_a_log_that_is_too_short_for_it_is_refused_before_the_run_is_there(tiny, log, tmp_path):
+    short = tmp_path / "short.hdf5"
+    save_dataset(short, {name: column[:9] for name, column in columns_from_rows(load_dataset(log)).items()})
+    out = tmp_path / "run"
+    with pytest.raises(DataError, match=r"short\.hdf5: 9 rows have a known next state, too few"):
+        simtrust.train(RECIPE, **{**tiny, "real": short, "sim": "Pendulum-v1", "quiet": True}, out=out)
+    assert not out.exists()
+    prepare(configured(short, "h2o")).close()
 
 
 @pytest.mark.parametrize("epochs", [0, -1])

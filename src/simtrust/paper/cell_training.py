@@ -7,22 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from simtrust.api import train
-from simtrust.errors import ConfigError, RunError
+from simtrust.errors import ConfigError
 from simtrust.paper.cells import Cell
-from simtrust.paper.logs import log_of, require_logs
-from simtrust.paper.robot import check_same
+from simtrust.paper.logs import Log, file_name, log_of, require_logs
+from simtrust.paper.same_runs import check_cell, check_log, is_begun, log_sum, run_directory
 from simtrust.paper.studies import Study
 from simtrust.training.checkpoint import write_atomically
 from simtrust.training.config import config_from_json, config_to_json
 from simtrust.training.loop import resume
 from simtrust.training.result import read_result
+from simtrust.training.run_directory import lock
+from simtrust.training.storage import storing
 
 NOTHING = "none"
 """In place of a pattern: train no cell."""
-
-
-def run_directory(out: Path, cell: Cell) -> Path:
-    return out / "runs" / cell.name
 
 
 def chosen_cells(study: Study, patterns: Sequence[str]) -> tuple[Cell, ...]:
@@ -46,21 +44,21 @@ def chosen_cells(study: Study, patterns: Sequence[str]) -> tuple[Cell, ...]:
 
 
 def missing_cells(
-    cells: Sequence[Cell], data: Path | None, out: Path, options: Mapping[str, Any]
+    study: Study, chosen: Sequence[Cell], data: Path | None, out: Path, options: Mapping[str, Any]
 ) -> tuple[Cell, ...]:
-    """The cells that are not finished, once it is sure that every one of them can be trained.
+    """Those of the chosen cells that are not finished, once it is sure that one table may hold them all.
 
     Raises:
         ConfigError: no folder of datasets is given where one is needed.
         DataError: a dataset is missing.
-        RunError: ``out`` holds a run of other steps, seeds or options.
+        RunError: ``out`` holds a run of the study, chosen or not, of other steps, seeds or options.
     """
-    for cell in cells:
-        directory = run_directory(out, cell)
-        if (directory / "config.json").exists():
-            _refuse_another(directory, {**cell.settings(), **options})
-    missing = tuple(cell for cell in cells if read_result(run_directory(out, cell)) is None)
-    needing = [cell for cell in missing if cell.level is not None]
+    with storing(out):
+        begun = [cell for cell in study.cells if is_begun(out, cell)]
+    for cell in begun:
+        check_cell(out, cell, options)
+    missing = tuple(cell for cell in chosen if cell not in begun or not _is_finished(out, cell))
+    needing = [cell for cell in missing if cell.log]
     if needing and data is None:
         raise ConfigError(f"{needing[0].name} learns from a dataset: give the folder that holds it, --data")
     if data is not None:
@@ -68,17 +66,33 @@ def missing_cells(
     return missing
 
 
-def _refuse_another(directory: Path, settings: Mapping[str, Any]) -> None:
-    """Raise `RunError` if a run is of other settings: a table must not mix them."""
-    config, _ = config_from_json(directory / "config.json")
-    for name in ("steps", "seeds"):
-        found = getattr(config, name)
-        if found != settings[name]:
-            raise RunError(
-                f"{directory} was begun with {found:,} {name}, not {settings[name]:,}; "
-                f"give --{name} {found}, or choose another --out"
-            )
-    check_same(directory, settings)
+def _is_finished(out: Path, cell: Cell) -> bool:
+    return read_result(run_directory(out, cell)) is not None
+
+
+def check_logs(study: Study, missing: Sequence[Cell], data: Path | None, out: Path) -> None:
+    """See to it that every log of the cells to train can be used, and that no run of the study has another.
+
+    Parts of datasets are written to ``out``.
+
+    Raises:
+        DataError: a dataset cannot be used, or is too short for the parts that are wanted of it.
+        RunError: a run was begun with another file than lies in ``data`` now, or than another run was.
+    """
+    begun = {cell: log_sum(out, cell) for cell in study.cells if is_begun(out, cell) and cell.log}
+    for cell in {cell.log: cell for cell in (*begun, *missing) if cell.log}.values():
+        runs = [run for run in begun if run.log == cell.log]
+        log = None if data is None or not _is_there(cell, data) else log_of(cell, data, out)
+        if log is not None:
+            wanted, source = log.facts.sha256, str(log.path)
+        else:
+            wanted, source = begun[runs[0]], f"{runs[0].name} was"
+        for run in runs:
+            check_log(run_directory(out, run), begun[run], wanted, source)
+
+
+def _is_there(cell: Cell, data: Path) -> bool:
+    return cell.level is not None and (data / file_name(cell.task, cell.level)).exists()
 
 
 def train_cell(
@@ -87,17 +101,24 @@ def train_cell(
     """Train a cell, or go on where it was; returns its run directory."""
     directory = run_directory(out, cell)
     log = None if data is None else log_of(cell, data, out)
-    real = None if log is None else str(log)
-    if (directory / "config.json").exists():
-        _read_log_at(directory, real)
+    if is_begun(out, cell):
+        if log is not None:
+            _read_log_at(directory, log)
         return resume(directory, quiet=quiet).directory
-    settings = {**cell.settings(), **options}
+    settings = {**cell.settings(log.facts.rows if log else None), **options}
+    real = str(log.path) if log else None
     return train(cell.recipe, real=real, out=directory, quiet=quiet, **settings).directory
 
 
-def _read_log_at(directory: Path, real: str | None) -> None:
-    """Let a run read its log where that is now; that it is the same log is checked when it goes on."""
-    config, extra = config_from_json(directory / "config.json")
-    if config.real != real:
-        content = config_to_json(replace(config, real=real), **extra)
-        write_atomically(directory / "config.json", content.encode())
+def _read_log_at(directory: Path, log: Log) -> None:
+    """Let a run read its log where that is now.
+
+    Raises:
+        RunError: it is another log, or another process has the run.
+    """
+    with lock(directory):
+        config, extra = config_from_json(directory / "config.json")
+        check_log(directory, extra.get("dataset_sha256"), log.facts.sha256, str(log.path))
+        if config.real != str(log.path):
+            content = config_to_json(replace(config, real=str(log.path)), **extra)
+            write_atomically(directory / "config.json", content.encode())

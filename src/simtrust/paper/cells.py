@@ -1,7 +1,8 @@
 """Cells: what the paper's tables are made of, each a training of several seeds that any table may show.
 
-A cell is a task, a dataset level, a shift of the simulator and a recipe. Its settings are the paper's Table 3
-in full, so that no default of ours that changes one day changes a reproduction.
+A cell is a task, a dataset level, a shift of the simulator and a recipe. Its settings are the paper's Table
+3, and every other option that decides a number (`UNTOLD`), so that no default of ours that changes one day
+changes a reproduction.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,9 @@ WITHOUT_LOG, WITHOUT_SIMULATOR = ("sac",), ("cql",)
 """Recipes that learn from one source alone: they are trained once for all cells that differ in the other."""
 STEPS = 1_000_000
 SIMULATED_ROWS = 1_000_000
-"""Kept by SAC, DARC and DARC+ (Table 3), and by H2O in Figure 6; elsewhere H2O keeps ten times the log."""
+"""Kept by SAC, DARC and DARC+ (Table 3), and by H2O in Figure 6."""
+ROWS_PER_LOG = 10
+"""So many times the log's rows are kept by the others (Table 3)."""
 
 TABLE_3: Mapping[str, Any] = MappingProxyType(
     {
@@ -36,6 +39,28 @@ TABLE_3: Mapping[str, Any] = MappingProxyType(
         "checkpoint_every": 10_000,
     }
 )
+UNTOLD: Mapping[str, Any] = MappingProxyType(
+    {
+        "real_fraction": 0.5,
+        "actor": "stochastic",
+        "exploration_noise": 0.1,
+        "target_entropy": -6.0,
+        "entropy_in_backup": False,
+        "critic_ensemble": 2,
+        "critic_layer_norm": False,
+        "cql_actions": 10,
+        "classifier_input_noise": 0.1,
+        "next_state_samples": 10,
+        "next_state_covariance": "diagonal",
+        "next_state_noise_scale": 1.0,
+        "dynamics_epochs": 100,
+        "reward_scale": 1.0,
+        "normalise_observations": False,
+        "sim_instances": 1,
+        "first_seed": 0,
+    }
+)
+"""What Table 3 leaves out. The entropy is SAC's −dim(A), which is 6 in both tasks."""
 RANDOM_BETA = 0.005
 """β for random datasets (Appendix D.2)."""
 
@@ -57,8 +82,13 @@ class Cell:
     @property
     def name(self) -> str:
         """Such as ``halfcheetah-medium-replay-gravity-h2o``: the name of its run directory."""
+        return "-".join(part for part in (self.log or self.task, self.shift, self.recipe) if part)
+
+    @property
+    def log(self) -> str | None:
+        """What it is trained on, such as ``halfcheetah-medium-replay``; None if its recipe needs no log."""
         rows = None if self.thousands is None else f"{self.thousands}k"
-        return "-".join(part for part in (self.task, self.level, rows, self.shift, self.recipe) if part)
+        return self.level and "-".join(part for part in (self.task, self.level, rows) if part)
 
     @property
     def published(self) -> Published | None:
@@ -74,15 +104,21 @@ class Cell:
         """As many as the paper has."""
         return FEWER_SEEDS if self.thousands else seeds_of(self.task, self.level, self.recipe)
 
-    def settings(self) -> dict[str, Any]:
-        """Options of `simtrust.train`, the log left out."""
-        own: dict[str, Any] = {**TABLE_3, "real_env": TASKS[self.task], "steps": STEPS, "seeds": self.seeds}
+    def settings(self, rows: int | None = None) -> dict[str, Any]:
+        """Options of `simtrust.train`, the log left out.
+
+        ``rows`` are the log's; without them the rows to be kept are left out where they follow from these.
+        """
+        own: dict[str, Any] = {**TABLE_3, **UNTOLD, "real_env": TASKS[self.task]}
+        own |= {"steps": STEPS, "seeds": self.seeds}
         if self.shift is not None:
             own |= {"sim": TASKS[self.task], "shifts": (SHIFTS[self.shift],)}
         if self.level == "random":
             own["beta"] = RANDOM_BETA
         if self.recipe in ("sac", "darc", "darc_plus") or self.thousands is not None:
             own["buffer_capacity"] = SIMULATED_ROWS
+        elif rows is not None:
+            own["buffer_capacity"] = ROWS_PER_LOG * rows
         return own
 
 

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from simtrust.errors import ConfigError, RunError
+from simtrust.paper.files import make_writable, save_picture
+from simtrust.paper.markdown import table as markdown_table
 from simtrust.paper.robot import (
     CONTROL_SECONDS,
     RECIPES,
@@ -33,6 +35,8 @@ LIMITS = {
     "moving-straight": ((-0.3, 0.3), (-1.0, 8.0), (-0.4, 0.8)),
 }
 MEASURES = ("return", "seconds", "error")
+COLUMNS = ("real seconds", "real error", "real return", "simulator return", "simulator seconds")
+"""Of the table."""
 
 
 def figure2(
@@ -61,9 +65,10 @@ def figure2(
 
     Raises:
         ConfigError: a name is unknown, or a number too small; before any work.
-        RunError: ``out`` holds a cell of other seeds, episodes or steps.
+        RunError: ``out`` holds a cell of other seeds, episodes or steps, or cannot be written.
     """
     _check({"seeds": seeds, "episodes": episodes, "steps": options.get("steps", 1)}, recipes, studies)
+    make_writable(out)
     console = Console(quiet=quiet)
     for name in studies:
         log = log_of(STUDIES[name], out, quiet=quiet)
@@ -153,13 +158,12 @@ def table(cells: dict[tuple[str, str], Cell]) -> str:
         runs = f"{len(some.seeds)} training seeds of {some.steps:,} updates"
         parts += [
             f"{name}: {runs}, {some.episodes} episodes of {study.task.seconds:.0f} s each\n",
-            f"| recipe | seconds upright | {error} | real return | simulator return | simulator seconds |",
-            "|---|---|---|---|---|---|",
+            markdown_table(
+                ("recipe", "seconds upright", error, "real return", "simulator return", "simulator seconds"),
+                [[recipe, *(str(cell.interval(c)) for c in COLUMNS)] for recipe, cell in own.items()],
+            ),
+            "",
         ]
-        columns = ("real seconds", "real error", "real return", "simulator return", "simulator seconds")
-        for recipe, cell in own.items():
-            parts.append("| " + " | ".join([recipe, *(str(cell.interval(c)) for c in columns)]) + " |")
-        parts.append("")
     return "\n".join(parts)
 
 
@@ -209,5 +213,4 @@ def draw_returns(cells: dict[tuple[str, str], Cell], path: Path) -> Path:
         axis.grid(alpha=0.25)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=120)
-    return path
+    return save_picture(figure, path)

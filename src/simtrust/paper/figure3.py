@@ -29,7 +29,8 @@ from simtrust.paper.cheetah import (
     training_settings,
 )
 from simtrust.paper.figure3_panels import draw
-from simtrust.paper.robot import check_same
+from simtrust.paper.markdown import table as markdown_table
+from simtrust.paper.same_runs import check_same
 from simtrust.paper.truth import agreement, rank_correlation
 from simtrust.training.checkpoint import write_atomically
 from simtrust.training.config import TrainConfig, config_from_json
@@ -179,13 +180,13 @@ def statistics(point: Point) -> dict[str, np.ndarray]:
 def table(points: Sequence[Point]) -> str:
     """Markdown: means over training seeds with 95 % bootstrap intervals, a line a point of training."""
     columns = (next(iter(RANKS)), AREA, *list(RANKS)[1:])
-    heads = [name if name == AREA else f"ρ({name})" for name in columns]
-    lines = [f"| updates | seeds | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 2)]
+    heads = ["updates", "seeds", *(name if name == AREA else f"ρ({name})" for name in columns)]
+    lines = []
     for point in points:
         found = statistics(point)
         cells = (_cell(found[name]) for name in columns)
-        lines.append(f"| {point.step:,} | {len(point.seeds)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([f"{point.step:,}", str(len(point.seeds)), *cells])
+    return markdown_table(heads, lines)
 
 
 def _cell(runs: np.ndarray) -> str:

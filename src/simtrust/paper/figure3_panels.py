@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simtrust.paper.cheetah import Point
+from simtrust.paper.files import save_picture
 
 # Okabe and Ito's sky blue, and their vermilion darkened: apart for every colour vision, and in grey.
 ROW_COLOUR, MEDIAN_COLOUR = "#56B4E9", "#B23A00"
@@ -61,8 +62,7 @@ def draw(points: Sequence[Point], statistics: Sequence[Mapping[str, np.ndarray]]
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1.0)
-    figure.savefig(path, dpi=120)
-    return path
+    return save_picture(figure, path)
 
 
 def _draw_panel(axis: Axes, panel: Panel, point: Point, limits: Mapping[str, tuple[float, float]]) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 from rich.console import Console
 
 from simtrust.data import load_dataset
+from simtrust.paper.files import make_writable
+from simtrust.paper.markdown import table as markdown_table
 from simtrust.paper.robot import STUDIES, log_of
 from simtrust.reports.plots import reward_distribution
 from simtrust.training.checkpoint import write_atomically
@@ -21,7 +23,12 @@ def figure4(
 
     The logs are those of Figure 2: of the folder ``out`` if they lie there, else recorded there, which takes
     a minute or two. Writes ``figure4.md`` and ``figure4-TASK.png`` into ``out``.
+
+    Raises:
+        StorageError: ``out`` cannot be written; before any work.
+        DataError: what lies there is no log, or a picture cannot be written.
     """
+    make_writable(out)
     rewards = {}
     for name, study in STUDIES.items():
         log = load_dataset(log_of(study, out, quiet=quiet))
@@ -37,9 +44,9 @@ def figure4(
 def table(rewards: Mapping[str, np.ndarray]) -> str:
     """Markdown: what the rewards ``[T]`` of each log are like."""
     heads = ("log", "rows", "mean", "std", *(f"{q:.0%} quantile" for q in QUANTILES), "at most")
-    lines = [heads, ["---"] * len(heads)]
+    lines = []
     for name, values in rewards.items():
         values = np.asarray(values, np.float64)
         figures = (values.mean(), values.std(), *np.quantile(values, QUANTILES), STUDIES[name].task.base)
         lines.append([name, f"{len(values):,}", *(f"{figure:.3f}" for figure in figures)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(heads, lines)

@@ -16,6 +16,8 @@ from rich.console import Console
 from simtrust.errors import RunError
 from simtrust.evaluation.returns import episode_steps
 from simtrust.paper.figure2 import load_cells
+from simtrust.paper.files import make_writable, save_picture
+from simtrust.paper.markdown import table as markdown_table
 from simtrust.paper.robot import CONTROL_SECONDS, RECIPES, STUDIES, Study
 from simtrust.simulators.closing import closed_at_end
 from simtrust.training.checkpoint import write_atomically
@@ -34,7 +36,7 @@ def figure5(
     ``figure5.csv`` and ``figure5-STUDY.png`` into ``out``.
 
     Raises:
-        RunError: the folder holds no finished recipe.
+        RunError: the folder holds no finished recipe, or cannot be written.
     """
     cells = load_cells(out)
     if not cells:
@@ -42,6 +44,7 @@ def figure5(
             f"{out} holds no finished recipe of figure2, whose policies figure5 is about; train them with "
             f"simtrust paper figure2 --out {out}"
         )
+    make_writable(out)
     curves = {
         (study, recipe): cumulative_reward(STUDIES[study], out / study / recipe) for study, recipe in cells
     }
@@ -57,12 +60,12 @@ def figure5(
 
 def table(curves: Mapping[tuple[str, str], np.ndarray]) -> str:
     """Markdown: the reward of a whole episode and how long it was, means over runs."""
-    lines = ["| study | recipe | runs | seconds | cumulative reward |", "|---|---|---|---|---|"]
+    lines = []
     for (study, recipe), curve in curves.items():
         seconds = np.isfinite(curve).sum(1).mean() * CONTROL_SECONDS
         total = np.nanmean([values[_shown(values)[-1]] for values in curve])
-        lines.append(f"| {study} | {recipe} | {len(curve)} | {seconds:.1f} | {total:,.0f} |")
-    return "\n".join(lines)
+        lines.append([study, recipe, str(len(curve)), f"{seconds:.1f}", f"{total:,.0f}"])
+    return markdown_table(("study", "recipe", "runs", "seconds", "cumulative reward"), lines)
 
 
 def cumulative_reward(study: Study, run: Path, *, seed: int = 0) -> np.ndarray:
@@ -110,5 +113,4 @@ def draw(curves: Mapping[str, np.ndarray], study: str, path: Path) -> Path:
     axis.set(title=study, xlabel="seconds", ylabel="cumulative reward on the real robot")
     axis.grid(alpha=0.25)
     axis.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=120)
-    return path
+    return save_picture(figure, path)

@@ -3,10 +3,11 @@ them."""
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,13 +24,20 @@ BEST = 0.1
 
 @dataclass(frozen=True)
 class LogFacts:
-    """What a table needs to know of a dataset, once its file is gone."""
+    """What a table needs to know of a log, once its file is gone."""
 
     sha256: str
     rows: int
     episodes: int
     best_decile: float
-    """Mean return of the tenth of the episodes that earn most."""
+    """Mean return of the tenth of the episodes that earn most; of all of the dataset, where it is a part."""
+
+
+class Log(NamedTuple):
+    """The file that a cell is trained on."""
+
+    path: Path
+    facts: LogFacts
 
 
 def file_name(task: str, level: str) -> str:
@@ -44,7 +52,8 @@ def require_logs(cells: Iterable[Cell], data: Path) -> None:
     missing = {pair: data / file_name(*pair) for pair in missing if not (data / file_name(*pair)).exists()}
     if missing:
         commands = (
-            f"simtrust generate {TASKS[task]} {level} --out {path}" for (task, level), path in missing.items()
+            f"simtrust generate {TASKS[task]} {level} --out {shlex.quote(str(path))}"
+            for (task, level), path in missing.items()
         )
         raise DataError(
             f"{', '.join(map(str, missing.values()))}: no such file. Name the folder that holds it with "
@@ -58,31 +67,34 @@ def best_decile(dataset: Dataset) -> float:
     return float(returns[-max(round(BEST * len(returns)), 1) :].mean())
 
 
-def log_of(cell: Cell, data: Path, out: Path) -> Path | None:
+def log_of(cell: Cell, data: Path, out: Path) -> Log | None:
     """The log that a cell is trained on; a part of a dataset is written to ``out`` if it is not there.
 
-    Keeps what `facts_of` tells of the dataset. None if the cell's recipe needs none.
+    Keeps what `facts_of` tells of it in ``out``. None if the cell's recipe needs none.
+
+    Raises:
+        DataError: the dataset cannot be used, or is too short for the part.
     """
     if cell.level is None:
         return None
     path = data / file_name(cell.task, cell.level)
-    facts = facts_of(cell, out)
-    dataset = None
-    if facts is None or facts.sha256 != _sha256(path):
-        dataset = load_dataset(path)
-        facts = LogFacts(dataset.sha256, len(dataset), dataset.episode_count, best_decile(dataset))
-        content = json.dumps({**_kept(out), path.name: asdict(facts)}, indent=2) + "\n"
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(_facts_file(out), content.encode())
+    sha256 = _sha256(path)
     if cell.thousands is None:
-        return path
-    rows = 1_000 * cell.thousands
+        facts = facts_of(sha256, out)
+        if facts is None:
+            dataset = load_dataset(path)
+            facts = _keep(dataset, best_decile(dataset), out)
+        return Log(path, facts)
     # The sum in the name: a part of another dataset is another file.
-    part = out / "logs" / f"{path.stem}-{cell.thousands}k-{facts.sha256[:12]}.hdf5"
-    if not part.exists():
-        columns = whole_episodes(dataset or load_dataset(path), rows)
-        save_dataset(part, columns, metadata={"part_of": path.name, "part_of_sha256": facts.sha256})
-    return part
+    part = out / "logs" / f"{path.stem}-{cell.thousands}k-{sha256[:12]}.hdf5"
+    facts = facts_of(_sha256(part), out) if part.exists() else None
+    if facts is None:
+        dataset = load_dataset(path)
+        if not part.exists():
+            columns = whole_episodes(dataset, 1_000 * cell.thousands)
+            save_dataset(part, columns, metadata={"part_of": path.name, "part_of_sha256": sha256})
+        facts = _keep(load_dataset(part), best_decile(dataset), out)
+    return Log(part, facts)
 
 
 def whole_episodes(dataset: Dataset, rows: int, *, seed: int = 0) -> dict[str, np.ndarray]:
@@ -112,18 +124,29 @@ def whole_episodes(dataset: Dataset, rows: int, *, seed: int = 0) -> dict[str, n
     return {name: column[kept] for name, column in columns_from_rows(dataset).items()}
 
 
-def facts_of(cell: Cell, out: Path) -> LogFacts | None:
-    """What was kept in ``out`` of a cell's dataset; None if nothing was, or the cell has none."""
-    if cell.level is None:
-        return None
-    kept = _kept(out).get(file_name(cell.task, cell.level))
+def facts_of(sha256: str | None, out: Path) -> LogFacts | None:
+    """What was kept in ``out`` of the log of that SHA-256; None if nothing was."""
     try:
-        if kept is None:
-            return None
-        sha256, decile = str(kept["sha256"]), float(kept["best_decile"])
-        return LogFacts(sha256, int(kept["rows"]), int(kept["episodes"]), decile)
-    except (TypeError, ValueError, KeyError) as error:
+        # Whatever their keys are: once, there was one entry for each name of a file.
+        for kept in _kept(out).values():
+            facts = LogFacts(
+                str(kept["sha256"]), int(kept["rows"]), int(kept["episodes"]), float(kept["best_decile"])
+            )
+            if facts.sha256 == sha256:
+                return facts
+        return None
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise _damaged(out, error) from error
+
+
+def _keep(log: Dataset, best_decile: float, out: Path) -> LogFacts:
+    """Add a log to the facts that are kept; those of other files of its name stay, as runs of theirs may."""
+    facts = LogFacts(log.sha256, len(log), log.episode_count, best_decile)
+    entry = {"file": Path(log.source).name, **asdict(facts)}
+    content = json.dumps({**_kept(out), log.sha256: entry}, indent=2) + "\n"
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(_facts_file(out), content.encode())
+    return facts
 
 
 def _kept(out: Path) -> dict[str, Any]:
@@ -147,5 +170,11 @@ def _damaged(out: Path, error: Exception) -> RunError:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        # A pipe could be waited for without end.
+        if not path.is_file():
+            raise OSError("it is no file")
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise defect(str(path), f"cannot be read ({error})", "give another file") from error

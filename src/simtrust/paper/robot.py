@@ -13,6 +13,8 @@ from simtrust.api import train
 from simtrust.errors import RunError
 from simtrust.evaluation.statistics import Interval, mean_interval
 from simtrust.evaluation.traces import Traces, record_episodes
+from simtrust.paper.files import make_writable
+from simtrust.paper.same_runs import check_same
 from simtrust.simulators.built_in import real_machine
 from simtrust.simulators.closing import closed_at_end
 from simtrust.simulators.log_recording import TaskName, generate_wheel_legged_log
@@ -25,7 +27,6 @@ from simtrust.simulators.wheel_legged import (
     BalancingTask,
 )
 from simtrust.training.checkpoint import write_atomically
-from simtrust.training.config import config_from_json
 from simtrust.training.loop import resume
 from simtrust.training.policy import Policy, evaluation_instances, start_seeds
 
@@ -122,10 +123,13 @@ class Cell:
 
 
 def log_of(study: Study, out: Path, *, rows: int = 100_000, quiet: bool = False) -> Path:
-    """The study's log in the folder ``out``, recorded there if it is not."""
+    """The study's log in the folder ``out``, recorded there if it is not.
+
+    Raises `StorageError` if nothing can be written there.
+    """
+    make_writable(out)
     path = out / f"{study.name}.hdf5"
     if not path.exists():
-        out.mkdir(parents=True, exist_ok=True)
         generate_wheel_legged_log(path, study.name, rows=rows, quiet=quiet)
     return path
 
@@ -154,17 +158,6 @@ def train_cell(
         quiet=quiet,
         **settings,
     ).directory
-
-
-def check_same(directory: Path, settings: Mapping[str, Any]) -> None:
-    """Raise `RunError` if a run was begun with other settings than it is to go on with."""
-    config, _ = config_from_json(directory / "config.json")
-    stored = {**asdict(config), **asdict(config.algorithm)}
-    for name, value in settings.items():
-        if stored[name] != value:
-            raise RunError(
-                f"{directory} was begun with {name} {stored[name]}, not {value}; choose another --out"
-            )
 
 
 def judge(

@@ -1,15 +1,15 @@
 """What the runs of a study's cells say so far: returns in the real task, and how they are judged."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from simtrust.paper.cell_training import run_directory
 from simtrust.paper.cells import Cell
-from simtrust.paper.logs import LogFacts, facts_of
-from simtrust.paper.studies import Setting
+from simtrust.paper.logs import facts_of
+from simtrust.paper.same_runs import is_begun, log_sum, run_directory
+from simtrust.paper.studies import Setting, Study
 from simtrust.reports.run_record import RunRecord, mean_since, read_run
 
 LAST = 5
@@ -32,6 +32,11 @@ class Score(NamedTuple):
     """Updates that it is to have."""
     curve: tuple[np.ndarray, np.ndarray]
     """Updates [t] of all evaluations, and returns [t, R]."""
+
+    @property
+    def seeds(self) -> int:
+        """Runs that it is the mean of: those with a return."""
+        return int(np.isfinite(self.returns).sum())
 
     @property
     def finished(self) -> bool:
@@ -67,20 +72,24 @@ def scores(cells: Iterable[Cell], out: Path) -> dict[Cell, Score]:
     """Of every cell that has been evaluated at least once in the folder ``out``."""
     found = {}
     for cell in cells:
-        directory = run_directory(out, cell)
-        if (directory / "config.json").exists():
-            one = score(cell, read_run(directory))
+        if is_begun(out, cell):
+            one = score(cell, read_run(run_directory(out, cell)))
             if one is not None and np.isfinite(one.returns).any():
                 found[cell] = one
     return found
 
 
-def best_deciles(settings: Iterable[Setting], out: Path) -> dict[Setting, float]:
-    """What the best tenth of each setting's dataset earns, where that is known and positive.
+def best_deciles(study: Study, scores: Mapping[Cell, Score], out: Path) -> dict[Setting, float]:
+    """What the best tenth of the dataset earns that a setting's runs learnt from, if known and positive.
 
-    A return divided by a negative one, as random datasets have, would say nothing.
+    A return divided by a negative one, as random datasets have, would say nothing. Nor would one divided by
+    that of another dataset, or of one of several.
     """
-    found: dict[Setting, LogFacts | None] = {
-        setting: facts_of(setting.cell("h2o"), out) for setting in settings
-    }
-    return {setting: facts.best_decile for setting, facts in found.items() if facts and facts.best_decile > 0}
+    found = {}
+    for setting in study.settings:
+        learning = [cell for cell in map(setting.cell, study.recipes) if cell in scores and cell.log]
+        sums = {log_sum(out, cell) for cell in learning}
+        facts = facts_of(sums.pop(), out) if len(sums) == 1 else None
+        if facts is not None and facts.best_decile > 0:
+            found[setting] = facts.best_decile
+    return found

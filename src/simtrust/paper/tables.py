@@ -6,16 +6,17 @@ from typing import Any
 
 from rich.console import Console
 
-from simtrust.errors import ConfigError, RunError
-from simtrust.paper.cell_training import chosen_cells, missing_cells, train_cell
+from simtrust.errors import ConfigError, RunError, SimtrustError
+from simtrust.paper.cell_training import check_logs, chosen_cells, missing_cells, train_cell
 from simtrust.paper.cells import Cell
+from simtrust.paper.files import make_writable
 from simtrust.paper.orderings import judgements
+from simtrust.paper.same_runs import differences
 from simtrust.paper.scores import Score, best_deciles, scores
 from simtrust.paper.studies import STUDIES
 from simtrust.paper.table_picture import draw
 from simtrust.paper.table_text import Results, page, table_csv
 from simtrust.training.checkpoint import write_atomically
-from simtrust.training.diagnosis import NonFiniteError
 
 WITHOUT_ORDERINGS = ("figure7",)
 """Tables 1 and 4 judge the same runs."""
@@ -35,7 +36,7 @@ def reproduce(
 
     Cells lie in ``out/runs`` and are shared by all studies of that folder. Every one is an ordinary run
     directory; one that is finished is not trained again, one that was stopped goes on. Writes ``STUDY.md``,
-    ``STUDY.csv`` and ``STUDY.png`` into ``out`` after each cell, of everything there is.
+    ``STUDY.csv`` and ``STUDY.png`` into ``out`` at once and after each cell, of everything there is.
 
     Args:
         study: a name of `simtrust.paper.studies.STUDIES`.
@@ -48,26 +49,32 @@ def reproduce(
         options: of `simtrust.train`, over the paper's settings, such as ``steps`` and ``seeds``.
 
     Raises:
-        ConfigError, DataError: an option cannot work, or a dataset is missing; before any work.
-        RunError: ``out`` holds a run of other settings; or runs ended with a number that is not finite,
-            once all others are trained.
+        ConfigError, DataError: an option cannot work, or a dataset is missing or of no use; before any work.
+        RunError: ``out`` holds a run of other settings or of another dataset, or cannot be written; before
+            any work. Or cells could not be trained, such as for want of memory or with a number that is not
+            finite; once all others are, and with what each of them said.
     """
     for option in ("steps", "seeds"):
         if options.get(option, 1) < 1:
             raise ConfigError(f"--{option} is {options[option]}; it must be at least 1")
     data = None if data is None else Path(data)
-    missing = missing_cells(chosen_cells(STUDIES[study], cells), data, out, options)
+    chosen = chosen_cells(STUDIES[study], cells)
+    missing = missing_cells(STUDIES[study], chosen, data, out, options) if chosen else ()
+    make_writable(out)
+    if chosen:
+        check_logs(STUDIES[study], missing, data, out)
     console = Console(quiet=quiet)
     failed = []
+    # Also before the first: it tells what cannot be read of the runs that are there, and what not written.
+    found, text = write_results(study, out, command)
     for number, cell in enumerate(missing, 1):
         console.print(f"{cell.name} ({number} of {len(missing)}):", highlight=False)
         try:
             train_cell(cell, data, out, options, quiet=quiet)
-        except NonFiniteError as error:
-            # A recipe that diverges is a result; the others are still wanted.
+        except SimtrustError as error:
+            # A recipe that diverges is a result; whatever stops one cell, the others are still wanted.
             failed.append(f"{cell.name}: {error}")
-        write_results(study, out, command)
-    found, text = write_results(study, out, command)
+        found, text = write_results(study, out, command)
     console.print(text, highlight=False, soft_wrap=True, markup=False)
     if failed:
         raise RunError("\n".join(["not every cell could be trained to its end:", *failed]))
@@ -79,9 +86,9 @@ def write_results(study: str, out: Path, command: str) -> tuple[Mapping[Cell, Sc
     chosen = STUDIES[study]
     found = scores(chosen.cells, out)
     judged = [] if study in WITHOUT_ORDERINGS else judgements(chosen, found)
-    results = Results(chosen, found, best_deciles(chosen.settings, out), judged)
+    unlike = differences(chosen.cells, out)
+    results = Results(chosen, found, best_deciles(chosen, found, out), judged, unlike)
     text = page(results, command)
-    out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / f"{study}.md", text.encode())
     write_atomically(out / f"{study}.csv", table_csv(results).encode())
     draw(results, out / f"{study}.png")

@@ -16,9 +16,10 @@ from simtrust import data
 from simtrust.algorithms.agent import Algorithm
 from simtrust.algorithms.critic import Reads
 from simtrust.algorithms.recipes import Recipe, get_recipe
-from simtrust.data.dataset import Dataset
+from simtrust.data.dataset import Dataset, unknown_next_state
+from simtrust.data.held_out import hold_out
 from simtrust.data.replay import row_size
-from simtrust.errors import ConfigError
+from simtrust.errors import ConfigError, DataError
 from simtrust.gap.dynamics_fitting import REVERSE_GAP_OPTIONS
 from simtrust.gap.ratio import next_state_noise_factor
 from simtrust.limits import available_memory
@@ -113,6 +114,8 @@ def _prepare(config: TrainConfig, opened: ExitStack) -> Problem:
     observation, action = _spaces(evaluation)
     if dataset is not None:
         data.check_against_simulator(dataset, observation, action, evaluation_name)
+        if recipe.predicts_reality:
+            _check_fit(dataset)
     scaling = _scaling(config, recipe, dataset, observation, action)
     inside = None if dataset is None else scaling.transitions(dataset.transitions)
     algorithm = Algorithm(
@@ -130,6 +133,15 @@ def _prepare(config: TrainConfig, opened: ExitStack) -> Problem:
     return Problem(
         config, recipe, algorithm, scaling, dataset, log, simulator, evaluation, evaluation_name, capacity
     )
+
+
+def _check_fit(dataset: Dataset) -> None:
+    """Raise `DataError` if no dynamics model can be fitted to a log, which has too few known next states."""
+    unknown = unknown_next_state(dataset.transitions)
+    try:
+        hold_out(dataset.episode_end, unknown, REVERSE_GAP_OPTIONS.held_out_share)
+    except DataError as error:
+        raise DataError(f"{dataset.source}: {error}") from error
 
 
 def step_timeout(config: TrainConfig, name: str) -> float | None:
