@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from simtrust.algorithms.agent import GapEstimates
-from simtrust.algorithms.critic import REAL, Reads, bellman
+from simtrust.algorithms.critic import REAL, CriticInputs, Reads, Samples, bellman, conservative
 from simtrust.algorithms.inputs import Batch, concatenate
 from simtrust.algorithms.recipes import Recipe, get_recipe
 from simtrust.errors import ConfigError
@@ -144,6 +144,19 @@ def test_cql_of_a_constant_critic_is_the_log_of_the_action_volume(case):
     _, info = case.algorithm.critic_loss(critic, agent, case.batch, jnp.zeros(16), GapEstimates(), case.noise)
     per_critic = float(info["critic_conservative"]) / 2
     assert per_critic == pytest.approx(np.log(150 * 2**2), rel=0.05)
+
+
+def test_cql_lowers_sampled_values_and_raises_logged_ones():
+    """Eq. 3 by hand, on two critics, three rows and four sampled actions."""
+    generator = np.random.default_rng(0)
+    q, sampled, density = (generator.normal(size=size) for size in ((2, 3), (2, 3, 4), (3, 4)))
+    rows = jnp.zeros(3)
+    real = Samples(
+        jnp.array(q), rows, rows, sampled_q=jnp.array(sampled), sampled_log_density=jnp.array(density)
+    )
+    found = conservative().formula(CriticInputs(real, None, jnp.array(0.0), jnp.array(2.0)))
+    expected = 2.0 * (np.log(np.exp(sampled - density).sum(-1)) - q).mean(-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_temperature_rises_while_entropy_is_below_its_target(case):
