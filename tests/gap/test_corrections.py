@@ -45,6 +45,11 @@ def test_the_best_amount_is_found_wherever_it_lies(best):
     assert found == pytest.approx(best, abs=0.02)
 
 
+@pytest.mark.parametrize(("count", "rows"), [(2, [0, 599]), (3, [0, 299, 599]), (9_999, list(range(600)))])
+def test_rows_are_spread_from_the_first_to_the_last(cheetah, count, rows):
+    assert corrections_module.spread_rows(cheetah, count).tolist() == rows
+
+
 def test_what_the_machine_has_and_the_simulator_has_not_is_found(record, tmp_path):
     real = record(tmp_path / "log.hdf5", "HalfCheetah-v5", ["dead-zone=0.2"])
     best, *_ = fit_corrections(real, "HalfCheetah-v5", rows=200)
