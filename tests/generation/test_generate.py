@@ -296,7 +296,16 @@ def test_minari(made, folder, tmp_path, monkeypatch):
         ("generate Hopper random --rows 0", "--rows is 0; it must be at least 1"),
         ("generate Hopper medium-expert --rows 11", "--rows is 11; it must be at least 2, and even"),
         ("generate Hopper medium-replay --rows 10", "leave it out"),
-        ("generate Hopper random --rows 99999999999", "more than half of the free memory"),
+        ("generate Hopper random --rows 99999999999", "GiB are free; choose fewer --rows"),
+        ("generate Hopper random --steps 3000", "no training, to which --steps belongs; leave it out"),
+        ("generate Hopper random --run x", "no training, to which --run belongs; leave it out"),
+        ("generate Hopper medium --out=", "--out is empty"),
+        ("generate Hopper medium --run=", "--run is empty"),
+        ("generate wheel-legged standing-still --out=", "--out is empty"),
+        (f"generate Hopper medium --out {'x' * 300}.hdf5", "more than 220 bytes; shorten --out"),
+        (f"generate Hopper medium --out {'x' * 300}/a.hdf5", "File name too long; name another --out"),
+        (f"generate Hopper medium --run {'x' * 300}", "File name too long; name another with --run"),
+        (f"generate wheel-legged standing-still --out {'x' * 300}", "File name too long; name another --out"),
         ("generate Hopper medium --out new/log.hdf5 --steps 1", "--steps is 1; it must be"),
         (
             "generate Hopper medium --out folder.hdf5 --overwrite",
@@ -330,6 +339,37 @@ def test_what_cannot_work_is_refused_before_any_work(
     assert (ended.value.code, output.out) == (2, "")
     assert says in output.err
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_what_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    out, module = tmp_path / "log.hdf5", sys.modules[generate_log.__module__]
+    told = module.provenance
+
+    def appearing(*given):
+        out.write_bytes(b"another's")
+        return told(*given)
+
+    monkeypatch.setattr(module, "provenance", appearing)
+    with pytest.raises(ConfigError, match=r"log\.hdf5 has appeared meanwhile"):
+        generate_log("Hopper", "random", out=out, rows=10, quiet=True)
+    assert out.read_bytes() == b"another's"
+    generate_log("Hopper", "random", out=out, rows=10, quiet=True, overwrite=True)
+    assert len(columns_of(out)[0]["rewards"]) == 10
+
+
+def test_medium_replay_needs_four_times_its_rows_and_a_recording_twice(tmp_path, monkeypatch):
+    """A row of Hopper: 27 float32, 2 ends, and 12 float64 of its state."""
+    row = 4 * 27 + 2 + 8 * 12
+    monkeypatch.setattr(training_run, "train", None)
+    for level, options, free in (
+        ("medium-replay", {"steps": 3_000}, 4 * 3_000 * row - 1),
+        ("random", {"rows": 10}, 2 * 10 * row - 1),
+    ):
+        monkeypatch.setattr(sys.modules[generate_log.__module__], "available_memory", lambda free=free: free)
+        with pytest.raises(ConfigError, match="are free; choose fewer --rows"):
+            generate_log("Hopper", level, out=tmp_path / "log.hdf5", quiet=True, **options)
+    monkeypatch.setattr(sys.modules[generate_log.__module__], "available_memory", lambda: 2 * 10 * row)
+    generate_log("Hopper", "random", out=tmp_path / "log.hdf5", quiet=True, rows=10)
 
 
 def test_a_policy_that_is_gone_or_damaged_is_told(made, folder, tmp_path):

@@ -34,7 +34,11 @@ def log(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def common(log) -> str:
     """The ``[common]`` part of a sweep of tiny runs."""
-    lines = [f"{key} = {list(value) if isinstance(value, tuple) else value}" for key, value in TINY.items()]
+    # However many steps: arrays of one size are one program, compiled once.
+    options = {**TINY, "buffer_capacity": 150}
+    lines = [
+        f"{key} = {list(value) if isinstance(value, tuple) else value}" for key, value in options.items()
+    ]
     return "\n".join(["[common]", f'real = "{log}"', 'sim = "Pendulum-v1"', *lines, ""])
 
 

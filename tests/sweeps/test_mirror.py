@@ -1,6 +1,8 @@
 """The copy of a run directory in storage is a whole run directory at every moment."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from simtrust.sweeps.mirror import Mirror
 from simtrust.sweeps.places import RemoteFolder, SharedFolder, place_of, stored_run
 from simtrust.sweeps.remote import RemoteFiles
 from simtrust.training.checkpoint import CheckpointStore
+from simtrust.training.config import TrainConfig, config_to_json
 
 fsspec = pytest.importorskip("fsspec")
 STEPS = 400
@@ -166,6 +169,59 @@ def test_who_lost_the_lease_writes_nothing(tmp_path):
     assert not (tmp_path / "far").exists()
 
 
+def test_who_lost_the_lease_meanwhile_removes_nothing(tmp_path):
+    allowed = [True]
+
+    def confirm() -> None:
+        if not allowed[0]:
+            raise LeaseLost
+
+    far = tmp_path / "far"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "old.txt").write_bytes(b"x")
+    mirror = Mirror(RemoteFiles(f"file://{far}"), tmp_path / "run", confirm)
+    mirror.push()
+    (tmp_path / "run" / "old.txt").unlink()
+    (far / "half.12345678.partial").touch()
+    allowed[0] = False
+    for change in (mirror.push, mirror.fetch):
+        with pytest.raises(LeaseLost):
+            change()
+    assert {path.name for path in far.iterdir()} == {"old.txt", "half.12345678.partial"}
+
+
+@pytest.mark.parametrize("moment", ["listed", "looked at", "copied"])
+@pytest.mark.parametrize("gone", ["wandb/tmp/gone.txt", "metrics.jsonl", "checkpoints/a.safetensors"])
+def test_a_trackers_file_may_vanish_and_no_other(tmp_path, monkeypatch, moment, gone):
+    run, mirrors = tmp_path / "run", sys.modules[Mirror.__module__]
+    for name in ("config.json", "metrics.jsonl", "checkpoints/a.safetensors", "wandb/tmp/gone.txt"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(b"x")
+    stamp = mirrors._stamp
+
+    def vanishing(file: Path) -> tuple[int, int, int]:
+        if moment == "listed" and file.name == "config.json" and "/" in gone:
+            shutil.rmtree((run / gone).parent)
+        if moment == "looked at" and file == run / gone:
+            file.unlink()
+        return stamp(file)
+
+    class Vanishing(RemoteFiles):
+        def upload(self, name: str, file: Path) -> None:
+            if moment == "copied" and name == gone:
+                file.unlink()
+            super().upload(name, file)
+
+    monkeypatch.setattr(mirrors, "_stamp", vanishing)
+    push = Mirror(Vanishing(f"file://{tmp_path}/far"), run, lambda: None).push
+    if gone.startswith("wandb") or (moment, gone) == ("listed", "metrics.jsonl"):
+        push()
+        assert (tmp_path / "far" / "config.json").exists()
+        return
+    with pytest.raises((OSError, RunError), match=gone.partition("/")[0]):
+        push()
+
+
 def test_names_that_are_none_of_ours_are_not_copied(tmp_path):
     for name in (".lock", "checkpoints/.state.12345678.simtrust", "..", "a/../../b"):
         file = tmp_path / "far" / name
@@ -202,6 +258,33 @@ def test_small_files_of_either_place(tmp_path):
         assert place.read("a/b") == b"22"
         place.remove("a/b")
         assert place.read("a/b") is None
+
+
+def test_what_is_no_file_or_endless_is_not_read(tmp_path):
+    for place, root in (
+        (SharedFolder(str(tmp_path / "near")), tmp_path / "near"),
+        (RemoteFolder(f"file://{tmp_path}/far"), tmp_path / "far"),
+    ):
+        (root / "a").mkdir(parents=True)
+        os.mkfifo(root / "a" / "config.json")
+        with pytest.raises(RunError, match="not a file"):
+            stored_run(place, "a")
+        place.write("b", b"1234")
+        assert place.read("b", 4) == b"1234"
+        with pytest.raises(RunError, match="/b cannot be read: it is larger than 3 bytes"):
+            place.read("b", 3)
+    with pytest.raises(RunError, match="not a file"):
+        RemoteFiles(f"file://{tmp_path}/far").download("a/config.json", tmp_path / "here")
+
+
+def test_a_damaged_result_is_written_again_by_the_sweep(tmp_path):
+    place = RemoteFolder(f"file://{tmp_path}/far")
+    place.write("a/config.json", config_to_json(TrainConfig()).encode())
+    place.write("a/result.json", b"{")
+    with pytest.raises(
+        RunError, match=r"/far/a/result\.json is damaged .* and the same simtrust sweep command"
+    ):
+        stored_run(place, "a")
 
 
 def test_what_is_damaged_is_named_where_it_lies(tmp_path):

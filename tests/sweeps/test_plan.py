@@ -86,10 +86,18 @@ def test_nothing_but_common_is_one_run_of_the_files_name(written):
         ("[grid]\nreal = ['a/x.npz', 'b/x.npz']", ["two runs have the name real=x"]),
         ("[grid]\nbeta = [-1]", ["run beta=-1", "--beta"]),
         ("[common]\nrollout_steps = 300", ["run sweep", "multiple of"]),
-        (f"[common]\nsim = 'x'\n[grid]\nsim_workers = {list(range(10_001))}", ["10,001 runs"]),
+        (f"[grid]\nsim_workers = {list(range(101))}\nfirst_seed = {list(range(101))}", ["10,201 runs"]),
         (f"[grid]\nfirst_seed = [1]\nsim = ['{'x' * 300}']", ["characters", "short name"]),
         ("[common]\nbeta = " + "[" * 5_000 + "]" * 5_000, ["not TOML"]),
         (f"[common]\nsim = '{'x' * 2**20}'", ["larger than"]),
+        (f"[common]\nseeds = {'9' * 5_000}", ["not TOML"]),
+        (f"[common]\nseeds = 0x{'f' * 5_000}", ["common.seeds", "beyond 64 bits"]),
+        (f"[grid]\nseeds = 0x{'f' * 5_000}", ["grid.seeds", "beyond 64 bits"]),
+        (f"[[variants]]\nname = 0x{'f' * 5_000}", ["variants.name", "beyond 64 bits"]),
+        (f"[common]\n{'a.' * 1_500}a = 1", ["nested too deeply"]),
+        ("[common]\nshifts = " + "[" * 200 + "]" * 200, ["common.shifts", "nested too deeply"]),
+        ("[common]\nreal = ''", ["real is empty"]),
+        ("[common]\nreal = '~no such user/x.hdf5'", ["~no such user"]),
     ],
 )
 def test_what_is_wrong_is_told_with_file_and_key(written, text, words):
@@ -103,6 +111,17 @@ def test_what_is_wrong_is_told_with_file_and_key(written, text, words):
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         make_plan(tmp_path / "none.toml")
+
+
+def test_a_name_that_no_file_can_have_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: File name too long"):
+        make_plan(tmp_path / ("x" * 300))
+
+
+def test_a_log_may_lie_in_the_home_folder(written, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (run,) = make_plan(written("[common]\nreal = '~/x.hdf5'")).runs
+    assert run.config.real == str(tmp_path / "x.hdf5")
 
 
 def test_names_are_safe_on_any_storage():

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from simtrust.errors import ConfigError
+from simtrust.errors import ConfigError, RunWarning
 from simtrust.sweeps.checking import check_problems
 from simtrust.sweeps.local_engine import Engine, one_after_the_other
 from simtrust.sweeps.sweep import sweep
@@ -109,7 +110,7 @@ def cluster(counted, quick_processes) -> Iterator[Cluster]:
 def text(common: str, steps: int, *names: str) -> str:
     shared = common.replace("\nsteps = 100", f"\nsteps = {steps}").replace("\nsim =", "\nreal_env =")
     variants = (f"[[variants]]\nname = '{name}'\nsim = 'counting:{name}'\n" for name in names)
-    return "".join([shared, "recipe = 'h2o_reg_dr'\n", *variants])
+    return "".join([shared, "recipe = 'sac'\n", *variants])
 
 
 def steps_saved(run: Path) -> list[int]:
@@ -207,6 +208,28 @@ def test_an_error_of_the_users_is_told_and_not_tried_again(common, cluster, coun
     assert "the cable is loose" in (summary.outcomes["fails"].error or "")
     assert counting("fails") == [150] and counting("works") == [200]
     assert (tmp_path / "out/works/result.json").exists()
+
+
+def test_what_no_node_has_is_told(cluster):
+    """Of nodes with one processor each; more may be added."""
+    with pytest.warns(RunWarning, match=r"no node of the Ray cluster has .*, --cpus 2; waiting until"):
+        list(on_ray(cpus=2).train([]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RunWarning)
+        list(on_ray(cpus=1).train([]))
+
+
+def test_what_this_machine_has_not_is_refused(cluster, monkeypatch):
+    """The cluster in place of one of this machine alone."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for name in ("init", "shutdown"):
+        monkeypatch.setattr(ray, name, lambda **_: None)
+    with pytest.raises(
+        ConfigError, match=r"each run asks for --cpus 0\.5, --gpus 1, but Ray finds .* and 0 GPUs"
+    ):
+        list(on_ray(cpus=0.5, gpus=1).train([]))
+    list(on_ray(cpus=0.5).train([]))
 
 
 def test_no_cluster_at_the_address_is_told(monkeypatch):

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 import time
 import tomllib
 from collections.abc import Callable
@@ -11,15 +12,16 @@ from types import ModuleType
 
 import pytest
 
-from simtrust.errors import ConfigError
+from simtrust.errors import ConfigError, RunError
 from simtrust.sweeps.local_engine import one_after_the_other
 from simtrust.sweeps.options import to_config
-from simtrust.sweeps.places import SharedFolder
+from simtrust.sweeps.places import RemoteFolder, SharedFolder
 from simtrust.sweeps.plan import PlannedRun
 from simtrust.sweeps.processes import Broken, start
 from simtrust.sweeps.sweep import sweep
 from simtrust.sweeps.work import Order, carry_out
 from simtrust.training.config import TrainConfig, config_to_json
+from simtrust.training.run_directory import resume_command
 
 
 @pytest.fixture
@@ -33,6 +35,33 @@ def test_a_log_that_is_another_on_this_machine_is_refused(order, tmp_path):
     outcome = carry_out(order)
     assert "is not the log that was checked before the sweep" in (outcome.error or "")
     assert not (tmp_path / "out" / "a").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "storage"])
+def test_what_fails_goes_on_with_the_sweep_and_names_no_temporary_folder(order, tmp_path, monkeypatch, kind):
+    if kind == "storage":
+        pytest.importorskip("fsspec")
+        order = order._replace(place=RemoteFolder(f"file://{tmp_path}/out"))
+    config = replace(order.run.config, real=None, sim="mine:make it")
+
+    def failing(config: TrainConfig, **_) -> None:
+        out = Path(str(config.out))
+        command = resume_command(out, config, {})
+        error = RunError(f"not finite. Go on with a lower rate: {command} --learning-rate 1.5e-05")
+        error.add_note(f"Step 3 is saved; go on with: {command}")
+        error.add_note(f"What led there is in {out}/diagnosis-3")
+        raise error
+
+    monkeypatch.setattr(sys.modules[carry_out.__module__], "train", failing)
+    outcome = carry_out(order._replace(run=PlannedRun("a", config), sha256=None))
+    assert outcome.error == (
+        "not finite. Go on with a lower rate: another learning_rate in the sweep file, and another name or "
+        "--out"
+    )
+    assert outcome.details == (
+        "Step 3 is saved; go on with: the same simtrust sweep command\n"
+        f"What led there is in {order.place}/a/diagnosis-3"
+    )
 
 
 def test_another_version_is_refused(order):

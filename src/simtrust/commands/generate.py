@@ -80,6 +80,9 @@ def generate(
         raise ConfigError(f"{machine!r} is nothing to make logs of; choose one of {', '.join(MACHINES)}")
     _check_kind(names[machine.lower()], kind, get_args(Level))
     given = {"rows": rows, "steps": steps, "run": run, "format": format}
+    for name in ("steps", "run"):
+        if kind == "random" and given[name] is not None:
+            raise ConfigError(f"random actions need no training, to which --{name} belongs; leave it out")
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
     from simtrust.generation.generate import generate_log
@@ -96,10 +99,16 @@ def _check_kind(machine: str, kind: str, kinds: tuple[str, ...]) -> None:
 
 
 def _generate_operator(task: LogTask, out: str | None, *, rows: int, seed: int, overwrite: bool) -> None:
+    if out == "":
+        raise ConfigError("--out is empty; name what is to be written, or leave it out")
     log = Path(out or f"{task}.hdf5")
     picture = log.with_name(f"{log.stem}-rewards.png")
     for file in (log, picture):
-        if file.exists() and not overwrite:
+        try:
+            found = file.exists()
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be looked at: {error.strerror}; name another --out") from error
+        if found and not overwrite:
             raise ConfigError(f"{file} exists already; replace it with --overwrite, or name another --out")
 
     from simtrust.data import load_dataset

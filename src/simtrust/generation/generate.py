@@ -43,6 +43,10 @@ from simtrust.simulators.task_specs import TASKS
 from simtrust.training.config import LARGEST, TrainConfig
 from simtrust.training.policy import Policy
 
+COPIES, REPLAY_COPIES = 2, 4
+"""So many times its rows a log takes while it is made; medium-replay's are there as stored and as taken
+again, in parts and joined, measured."""
+
 
 @dataclass(frozen=True)
 class Generated:
@@ -106,8 +110,10 @@ def generate_log(
         raise ConfigError(f"--seed is {seed}; it must be 0 or more, and below {LARGEST - 1:,}")
     check_steps(steps)
     count = _checked_rows(level, rows)
-    _check_memory(machine, steps if level == "medium-replay" else count)
+    _check_memory(machine, *((steps, REPLAY_COPIES) if level == "medium-replay" else (count, COPIES)))
     name = None if out is None else str(out)
+    if run is not None and not str(run):
+        raise ConfigError("--run is empty; name the training's folder, or leave it out")
     target = make_target(format, name, machine.name, level, overwrite=overwrite)
     directory = Path(run) if run is not None else target.folder / _run_name(machine.name, steps, seed)
     config = training_config(machine.name, steps, seed=seed, run=directory, algorithm=algorithm)
@@ -151,14 +157,14 @@ def _run_name(task: str, steps: int, seed: int) -> str:
     return f"{name}_{RECIPE}_{steps}_seed_{seed}-{version}"
 
 
-def _check_memory(machine: BuiltIn, rows: int) -> None:
+def _check_memory(machine: BuiltIn, rows: int, copies: int) -> None:
     observation, action = len(machine.observation_names), len(machine.action_names)
     position, velocity, _ = machine.state_of(np.zeros((1, observation)))
     needed = rows * (4 * (2 * observation + action + 2) + 2 + 8 * (position.size + velocity.size))
-    if 2 * needed > available_memory():
+    if copies * needed > (available := available_memory()):
         raise ConfigError(
-            f"{rows:,} rows take {needed / 2**30:,.1f} GiB, more than half of the free memory; "
-            "choose fewer --rows (medium-replay: --steps)"
+            f"{rows:,} rows take {needed / 2**30:,.1f} GiB, {copies} times that while they are made, and "
+            f"{available / 2**30:,.1f} GiB are free; choose fewer --rows (medium-replay: --steps)"
         )
 
 

@@ -1,6 +1,8 @@
 """What is written: the rows and where they are from, as D4RL's HDF5 or as a Minari dataset."""
 
 import hashlib
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,6 +21,8 @@ from simtrust.training.storage import check_writable
 Format = Literal["d4rl", "minari"]
 Metadata = dict[str, str | int | float]
 BEST_SHARE = 0.1
+NAME_BYTES_MAX = 220
+"""File systems allow 255, and what is being written has a longer name."""
 
 
 class Target(NamedTuple):
@@ -40,15 +44,25 @@ def make_target(format: Format, out: str | None, task: str, level: str, *, overw
     Raises `ConfigError`, `DataError` or `StorageError` if nothing can be written there, or something is there
     already and ``overwrite`` is not given.
     """
+    if out == "":
+        raise ConfigError("--out is empty; name what is to be written, or leave it out")
     name, _, version = task.lower().rpartition("-")
     if format == "minari":
         id = (out or f"simtrust/{name}/{level}-v0").removeprefix(PREFIX)
         minari_target(id, overwrite=overwrite)
         return Target(format, PREFIX + id)
     file = out or f"{name}_{level.replace('-', '_')}-{version}.hdf5"
-    if Path(file).is_dir():
+    if len(os.fsencode(Path(file).name)) > NAME_BYTES_MAX:
+        raise ConfigError(f"the name of {file[:60]}... has more than {NAME_BYTES_MAX} bytes; shorten --out")
+    try:
+        status = Path(file).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        status = None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be looked at: {error.strerror}; name another --out") from error
+    if status and stat.S_ISDIR(status.st_mode):
         raise ConfigError(f"{file} is a folder; name a file with --out")
-    if Path(file).exists() and not overwrite:
+    if status and not overwrite:
         raise ConfigError(f"{file} exists already; replace it with --overwrite, or name another --out")
     path = prepare_hdf5(file)
     check_writable(path.parent)
@@ -67,6 +81,8 @@ def write_log(
 
     HDF5 holds the columns, and a group ``metadata`` with the returns and the SHA-256 of the content besides
     what is given; Minari's layout has the transitions, their names, and that sum in its description.
+
+    Raises `ConfigError` if something has appeared there since `make_target`, unless ``overwrite`` is given.
     """
     sha256 = content_sha256(columns)
     transitions, ends, rows = rows_from_columns(target.name, columns)
@@ -83,6 +99,11 @@ def write_log(
         "best_decile_return": best_decile(returns),
         "content_sha256": sha256,
     }
+    if Path(target.name).exists() and not overwrite:
+        raise ConfigError(
+            f"{target.name} has appeared meanwhile, and is not replaced without --overwrite; the same "
+            "command with another --out beside it finds the training as it is"
+        )
     save_dataset(target.name, columns, metadata={**metadata, **about, **extras_of(dataset)})
 
 

@@ -62,9 +62,13 @@ def training_config(
 def check_run(config: TrainConfig) -> None:
     """Raise `RunError` if the run directory holds a run that is not this one."""
     run = Path(str(config.out))
-    if not (run / "config.json").exists():
-        if run.is_dir() and any(run.iterdir()) and not (run / ".lock").exists():
+    try:
+        found = (run / "config.json").exists()
+        if not found and run.is_dir() and any(run.iterdir()) and not (run / ".lock").exists():
             raise RunError(f"{run} is a folder that holds no run; name another with --run")
+    except OSError as error:
+        raise RunError(f"{run} cannot be looked at: {error.strerror}; name another with --run") from error
+    if not found:
         return
     begun, _ = config_from_json(run / "config.json")
     stored, wanted = (asdict(replace(each, out=None)) for each in (begun, config))

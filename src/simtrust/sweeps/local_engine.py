@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
@@ -49,7 +50,7 @@ def side_by_side(jobs: int) -> Engine:
             for _, interrupted in running.values():
                 interrupted.interrupt()
 
-    return Engine(check_elsewhere, train)
+    return Engine(partial(check_elsewhere, jobs=jobs), train)
 
 
 def _outcome(order: Order, ended: Running) -> Outcome:
@@ -60,9 +61,9 @@ def _outcome(order: Order, ended: Running) -> Outcome:
     return found
 
 
-def check_elsewhere(runs: Sequence[PlannedRun]) -> dict[str, str | None]:
+def check_elsewhere(runs: Sequence[PlannedRun], jobs: int = 1) -> dict[str, str | None]:
     """`check_problems` in a process that ends, so that this one holds no memory of a GPU meanwhile."""
-    checking = start(_checked, runs)
+    checking = start(_checked, runs, jobs)
     try:
         found = checking.value()
     finally:
@@ -74,9 +75,9 @@ def check_elsewhere(runs: Sequence[PlannedRun]) -> dict[str, str | None]:
     return found
 
 
-def _checked(runs: Sequence[PlannedRun]) -> dict[str, str | None] | str:
+def _checked(runs: Sequence[PlannedRun], jobs: int) -> dict[str, str | None] | str:
     jax.config.update("jax_platforms", "cpu")
     try:
-        return check_problems(runs)
+        return check_problems(runs, jobs)
     except SimtrustError as error:
         return str(error)

@@ -5,10 +5,12 @@ chunks of simulated rows never change. A manifest is copied after everything tha
 longer needed is removed after that; so whoever finds a manifest finds its checkpoint.
 """
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from simtrust.errors import RunError
 from simtrust.sweeps.remote import PARTIAL, RemoteFiles
 from simtrust.training.callbacks import Callback, RunStart
 from simtrust.training.result import RunResult
@@ -16,6 +18,8 @@ from simtrust.training.result import RunResult
 Stamp = tuple[int, int, int]
 PART = re.compile(r"[A-Za-z0-9_=+,-][A-Za-z0-9_.=+,-]*")
 """Of a name; what begins with a dot is a lock, or being written."""
+NEEDED = re.compile(r"config\.json|result\.json|metrics\.jsonl|checkpoints(/.*)?|\.")
+"""What a run consists of. Other files are a tracker's, say, and may vanish while they are looked at."""
 
 
 class Mirror(Callback):
@@ -30,6 +34,7 @@ class Mirror(Callback):
         """Copy everything from storage, where the run was saved; remove what nobody finished writing."""
         for name in self.remote.names():
             if name.endswith(PARTIAL):
+                self.confirm()
                 self.remote.remove(name)
             elif _is_ours(name):
                 file = self.directory / name
@@ -38,13 +43,19 @@ class Mirror(Callback):
 
     def push(self) -> None:
         """Copy what is new to storage, and remove there what is gone here."""
-        found = {name: _stamp(self.directory / name) for name in self._names()}
+        found = self._files()
         new = [name for name, stamp in found.items() if self.copied.get(name) != stamp]
         for name in sorted(new, key=_turn):
             self.confirm()
-            self.remote.upload(name, self.directory / name)
+            try:
+                self.remote.upload(name, self.directory / name)
+            except RunError:
+                if NEEDED.fullmatch(name) or (self.directory / name).exists():
+                    raise
+                continue
             self.copied[name] = found[name]
         for name in sorted(self.copied.keys() - found.keys(), key=_turn, reverse=True):
+            self.confirm()
             self.remote.remove(name)
             del self.copied[name]
 
@@ -61,10 +72,22 @@ class Mirror(Callback):
         # What a failing simulator led to was saved.
         self.push()
 
-    def _names(self) -> list[str]:
-        files = (path for path in self.directory.rglob("*") if path.is_file() and not path.is_symlink())
-        names = (path.relative_to(self.directory).as_posix() for path in files)
-        return [name for name in names if _is_ours(name)]
+    def _files(self) -> dict[str, Stamp]:
+        found = {}
+        for folder, _, names in os.walk(self.directory, onerror=self._raise_unless_gone):
+            for path in (Path(folder, name) for name in names):
+                name = path.relative_to(self.directory).as_posix()
+                try:
+                    if _is_ours(name) and path.is_file() and not path.is_symlink():
+                        found[name] = _stamp(path)
+                except FileNotFoundError as error:
+                    self._raise_unless_gone(error)
+        return found
+
+    def _raise_unless_gone(self, error: OSError) -> None:
+        name = Path(error.filename).relative_to(self.directory).as_posix()
+        if NEEDED.fullmatch(name) or not isinstance(error, FileNotFoundError):
+            raise error
 
 
 def _is_ours(name: str) -> bool:

@@ -4,6 +4,7 @@ Either holds the same: a run directory for each run, as ``simtrust train`` write
 ``sweep.csv``, ``leases``, ``attempts`` and ``errors``.
 """
 
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import NamedTuple, Protocol
 from simtrust.data.json_file import BYTES_MAX
 from simtrust.errors import RunError
 from simtrust.sweeps.mirror import Mirror
-from simtrust.sweeps.remote import RemoteFiles
+from simtrust.sweeps.remote import RemoteFiles, at_most
 from simtrust.training.callbacks import Callback
 from simtrust.training.config import TrainConfig, config_from_json
 from simtrust.training.result import RunResult, read_result
@@ -22,13 +23,18 @@ from simtrust.training.storage import storing, write_atomically
 
 Confirm = Callable[[], None]
 """Raises if the run is no longer this process's to write."""
+SAME_COMMAND = "the same simtrust sweep command"
+"""What goes on with a run of a sweep, wherever it lies."""
 
 
 class Place(Protocol):
     """Small files by name, and run directories to work in. It can be sent to other processes."""
 
-    def read(self, name: str) -> bytes | None:
-        """What a file holds, at most 16 MiB of it; None if there is none."""
+    def read(self, name: str, most: int = BYTES_MAX) -> bytes | None:
+        """What a file holds; None if there is none.
+
+        Raises `RunError` if it holds more than so many bytes, is a pipe or a device, or cannot be read.
+        """
         ...
 
     def write(self, name: str, content: bytes) -> None:
@@ -56,14 +62,19 @@ class SharedFolder:
     def __str__(self) -> str:
         return self.root
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, most: int = BYTES_MAX) -> bytes | None:
+        path = Path(self.root, name)
         try:
-            with Path(self.root, name).open("rb") as file:
-                return file.read(BYTES_MAX)
+            # Opening a pipe could wait forever; a device has no end.
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise RunError(f"{path} cannot be read: it is a directory or a device, not a file; remove it")
+            with path.open("rb") as file:
+                content = file.read(most + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise RunError(f"{self.root}/{name} cannot be read: {error.strerror}") from error
+            raise RunError(f"{path} cannot be read: {error.strerror}") from error
+        return at_most(content, most, str(path))
 
     def write(self, name: str, content: bytes) -> None:
         path = Path(self.root, name)
@@ -89,8 +100,8 @@ class RemoteFolder:
     def __str__(self) -> str:
         return self.url
 
-    def read(self, name: str) -> bytes | None:
-        return RemoteFiles(self.url).read(name, BYTES_MAX)
+    def read(self, name: str, most: int = BYTES_MAX) -> bytes | None:
+        return RemoteFiles(self.url).read(name, most)
 
     def write(self, name: str, content: bytes) -> None:
         RemoteFiles(self.url).write(name, content)
@@ -143,7 +154,8 @@ def stored_run(place: Place, run: str) -> Stored:
             config, extra = config_from_json(directory / "config.json") if found else (None, {})
             result = read_result(directory)
         except RunError as error:
-            raise RunError(str(error).replace(folder, f"{place}/{run}")) from error
+            problem = str(error).replace(f"simtrust resume {folder}", SAME_COMMAND)
+            raise RunError(problem.replace(folder, f"{place}/{run}")) from error
         return Stored(config, result, extra.get("dataset_sha256"))
 
 

@@ -44,7 +44,8 @@ def make_plan(file: str | Path) -> Plan:
     runs: dict[str, PlannedRun] = {}
     known: dict[TrainConfig, str] = {}
     for one in asked:
-        config = to_config(f"{file}: run {one.name}", {**one.options, **_place_of_log(one)})
+        where = f"{file}: run {one.name}"
+        config = to_config(where, {**one.options, **_place_of_log(where, one)})
         _check_name(file, one, runs)
         if (same := known.setdefault(config, one.name)) != one.name:
             raise ConfigError(f"{file}: the runs {same} and {one.name} have the same options; drop one")
@@ -53,12 +54,17 @@ def make_plan(file: str | Path) -> Plan:
     return Plan(file, tuple(runs.values()), tuple(varied))
 
 
-def _place_of_log(asked: Asked) -> dict[str, Any]:
+def _place_of_log(where: str, asked: Asked) -> dict[str, Any]:
     """The log as an absolute path: a run may go on elsewhere."""
     real = asked.options.get("real")
     if real is None or real.startswith("minari:"):
         return {}
-    return {"real": str(Path(real).absolute())}
+    if not real:
+        raise ConfigError(f"{where}: real is empty; name the log, or leave it out")
+    try:
+        return {"real": str(Path(real).expanduser().absolute())}
+    except RuntimeError as error:
+        raise ConfigError(f"{where}: real is {real[:80]!r}: {error}") from error
 
 
 def _check_name(file: Path, asked: Asked, runs: dict[str, PlannedRun]) -> None:

@@ -1,11 +1,12 @@
 """The runs of a sweep on a Ray cluster: each a task, which starts again elsewhere if its node is lost."""
 
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from simtrust.errors import ConfigError, describe_error
+from simtrust.errors import ConfigError, RunWarning, describe_error
 from simtrust.sweeps.local_engine import Engine, check_elsewhere
 from simtrust.sweeps.work import Order, Outcome, carry_out
 
@@ -22,14 +23,17 @@ def on_ray(address: str | None = None, *, cpus: float = 1, gpus: float = 0) -> E
     Each run takes so many processors and GPUs of its node, as Ray counts them.
 
     Raises:
-        ConfigError: Ray is missing. Training raises it if there is no cluster at the address.
+        ConfigError: Ray is missing. Training raises it if there is no cluster at the address, or if that of
+            this machine alone has not so many. Of another cluster it warns with `RunWarning`, since nodes
+            may be added.
     """
     ray = _ray()
 
     def train(orders: Sequence[Order]) -> Iterator[Outcome]:
         # Whatever ends the process of a task is no fault of the run's; its own errors are outcomes.
         task = ray.remote(carry_out).options(num_cpus=cpus, num_gpus=gpus, max_retries=-1)
-        with _connected(ray, address):
+        with _connected(ray, address) as own:
+            _check_resources(ray, {"CPU": cpus, "GPU": gpus}, own=own)
             running = {task.remote(order): order for order in orders}
             try:
                 while running:
@@ -50,9 +54,10 @@ def _ray() -> Any:
 
 
 @contextmanager
-def _connected(ray: Any, address: str | None) -> Iterator[None]:
+def _connected(ray: Any, address: str | None) -> Iterator[bool]:
+    """Whether the cluster is one of our own."""
     if ray.is_initialized():
-        yield
+        yield False
         return
     # A cluster of our own tells nobody that it exists.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -63,9 +68,24 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     except Exception as error:
         raise ConfigError(f"--address {address}: no Ray cluster there: {describe_error(error)}") from error
     try:
-        yield
+        yield address == "local"
     finally:
         ray.shutdown()
+
+
+def _check_resources(ray: Any, wanted: Mapping[str, float], *, own: bool) -> None:
+    nodes = [ray.cluster_resources()] if own else [n["Resources"] for n in ray.nodes() if n["Alive"]]
+    if any(all(node.get(name, 0) >= count for name, count in wanted.items()) for node in nodes):
+        return
+    asked = ", ".join(f"--{name.lower()}s {count:g}" for name, count in wanted.items() if count)
+    if own:
+        has = " and ".join(f"{nodes[0].get(name, 0):g} {name}s" for name in wanted)
+        raise ConfigError(f"each run asks for {asked}, but Ray finds {has} on this machine; ask for less")
+    warnings.warn(
+        f"no node of the Ray cluster has what each run asks for, {asked}; waiting until one is added",
+        RunWarning,
+        stacklevel=2,
+    )
 
 
 def _outcome(ray: Any, reference: Any, order: Order) -> Outcome:

@@ -1,6 +1,7 @@
 """Files of any storage that fsspec knows, by URL: written whole or not at all, and every failure told."""
 
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,14 +36,15 @@ class RemoteFiles:
         self.filesystem: Any = filesystem
 
     def read(self, name: str, most: int) -> bytes | None:
-        """At most so many bytes of a file; None if there is none."""
+        """What a file holds; None if there is none. Raises `RunError` if that is more than so many bytes."""
         with self._telling(name, "read"):
             self.filesystem.invalidate_cache()
             try:
-                with self.filesystem.open(self._path(name), "rb") as file:
-                    return file.read(most)
+                with self.filesystem.open(self._regular(name), "rb") as file:
+                    content = file.read(most + 1)
             except FileNotFoundError:
                 return None
+        return at_most(content, most, f"{self.url}/{name}")
 
     def write(self, name: str, content: bytes) -> None:
         with self._telling(name, "written"), self._replacing(name) as partial:
@@ -55,7 +57,7 @@ class RemoteFiles:
     def download(self, name: str, file: Path) -> None:
         with self._telling(name, "read"):
             file.parent.mkdir(parents=True, exist_ok=True)
-            self.filesystem.get_file(self._path(name), str(file))
+            self.filesystem.get_file(self._regular(name), str(file))
 
     def remove(self, name: str) -> None:
         with self._telling(name, "removed"):
@@ -77,6 +79,15 @@ class RemoteFiles:
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"
 
+    def _regular(self, name: str) -> str:
+        """The path of what is to be read; on a disk, opening a pipe could wait forever."""
+        from fsspec.implementations.local import LocalFileSystem
+
+        path = self._path(name)
+        if isinstance(self.filesystem, LocalFileSystem) and not stat.S_ISREG(Path(path).stat().st_mode):
+            raise ValueError("it is a directory or a device, not a file; remove it")
+        return path
+
     @contextmanager
     def _replacing(self, name: str) -> Iterator[str]:
         """A path to write to; what is there in the end takes the name, and no reader sees a part of it."""
@@ -93,3 +104,10 @@ class RemoteFiles:
             yield
         except Exception as error:
             raise RunError(f"{self.url}/{name} cannot be {done}: {describe_error(error)}") from error
+
+
+def at_most(content: bytes, most: int, name: str) -> bytes:
+    """The content of a file, of which at most one byte too many was read; `RunError` if it was."""
+    if len(content) > most:
+        raise RunError(f"{name} cannot be read: it is larger than {most:,} bytes, which no file of ours is")
+    return content

@@ -25,7 +25,8 @@ def sweep(
     """Train every run of a sweep file that has not finished yet, and sum up all of them.
 
     The sweep lies in ``out``, a folder or a URL that fsspec knows; by default in ``runs/`` and the file's
-    name. A run that fails ends no other. ``tell`` is given a line for each run that ends.
+    name. A run that fails ends no other, nor does an outcome that cannot be written, which is tried again.
+    ``tell`` is given a line for each run that ends.
 
     Raises:
         ConfigError: something in the file, a log or a simulator cannot be used; nothing is trained then.
@@ -46,6 +47,7 @@ def sweep(
         raise ConfigError(f"{plan.file}: {error}") from error
     done = [Outcome(name, each.result.summary) for name, each in stored.items() if each.result is not None]
     summary.add(*done)
+    summary.write()
     if done:
         tell(f"{len(done)} of {len(plan.runs)} runs had finished before")
     orders = [Order(run, place, command, sums[run.name], lease_seconds) for run in left]
@@ -53,9 +55,14 @@ def sweep(
         for outcome in engine.train(orders):
             summary.add(outcome)
             tell(one_line(outcome))
+            try:
+                summary.write()
+            except RunError as error:
+                tell(f"{error}. The sweep goes on, and tries that again with the next outcome")
     except KeyboardInterrupt as interrupt:
         interrupt.add_note("The same command goes on with the whole sweep.")
         raise
+    summary.write()
     return summary
 
 

@@ -17,6 +17,9 @@ from simtrust.sweeps.options import check_option
 
 BYTES_MAX = 2**20
 RUNS_MAX = 10_000
+LEVELS_MAX = 6
+"""Tables and lists in one another; a sweep file has four at most."""
+INTEGERS = 2**63
 SECTIONS = ("common", "grid", "variants")
 
 
@@ -42,7 +45,8 @@ def read_sweep_file(path: Path) -> list[Asked]:
 
     Raises:
         ConfigError: the file cannot be read, is no TOML, has an unknown section or option, a value of the
-            wrong type, an option in two sections, or asks for more than 10,000 runs.
+            wrong type or a whole number beyond 64 bits, an option in two sections, or asks for more than
+            10,000 runs.
     """
     content = _parsed(path)
     common = _checked(path, "common", content.get("common", {}))
@@ -65,18 +69,21 @@ def _asked(path: Path, common: Mapping[str, Any], combination: Sequence[Choice])
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError(f"{path}: there is no such file; give a sweep file in TOML")
     try:
+        if not path.is_file():
+            raise ConfigError(f"{path}: there is no such file; give a sweep file in TOML")
         with path.open("rb") as file:
             content = file.read(BYTES_MAX + 1)
         if len(content) > BYTES_MAX:
             raise ConfigError(f"{path}: it is larger than {BYTES_MAX:,} bytes, which no sweep file is")
-        parsed = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: it cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    try:
+        parsed = tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        # Not all are the parser's own: Python refuses whole numbers of thousands of digits, for example.
         raise ConfigError(f"{path}: it is not TOML: {error}") from error
+    _refuse_extremes(path, "", parsed, LEVELS_MAX)
     for section in parsed:
         if section not in SECTIONS:
             raise ConfigError(
@@ -84,6 +91,19 @@ def _parsed(path: Path) -> dict[str, Any]:
                 "[grid] and [[variants]], and every option stands in one of them"
             )
     return parsed
+
+
+def _refuse_extremes(path: Path, where: str, value: Any, levels: int) -> None:
+    """What other code could neither show nor walk through: whole numbers without end, and deep nesting."""
+    if isinstance(value, int) and not -INTEGERS <= value < INTEGERS:
+        _refuse(path, where, f"the whole number is beyond 64 bits, {-INTEGERS} to {INTEGERS - 1}")
+    if not isinstance(value, dict | list):
+        return
+    if not levels:
+        _refuse(path, where, "it is nested too deeply")
+    for key, each in value.items() if isinstance(value, dict) else ((None, each) for each in value):
+        inner = where if key is None else f"{where}.{key}" if where else key
+        _refuse_extremes(path, inner, each, levels - 1)
 
 
 def _checked(path: Path, section: str, options: Any) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import socket
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,14 @@ import filelock
 from simtrust import __version__
 from simtrust.errors import RunError, SimtrustError, describe_error
 from simtrust.sweeps.lease import LEASE_SECONDS, Lease, LeaseLost, leased
-from simtrust.sweeps.places import Place, stored_run
+from simtrust.sweeps.places import SAME_COMMAND, Place, stored_run
 from simtrust.sweeps.plan import PlannedRun, same_run
 from simtrust.training.callbacks import Callback, RunStart
 from simtrust.training.config import config_from_json
 from simtrust.training.loop import resume, train
 from simtrust.training.metrics import MetricRecord
 from simtrust.training.result import RunResult
+from simtrust.training.run_directory import resume_command
 from simtrust.training.setup import load_log
 
 DEATHS_MAX = 5
@@ -56,15 +58,19 @@ class Outcome(NamedTuple):
 def carry_out(order: Order, *, quiet: bool = True) -> Outcome:
     """Train a run to its end, wherever it stands; nothing but an interrupt is raised."""
     try:
-        return Outcome(order.run.name, _result(order, quiet).summary)
+        return _outcome(order, quiet)
     except SimtrustError as error:
-        notes = "\n".join(getattr(error, "__notes__", ()))
-        return Outcome(order.run.name, None, str(error), notes)
+        return _failed(order, error)
     except Exception as error:
         return Outcome(order.run.name, None, describe_error(error), traceback.format_exc())
 
 
-def _result(order: Order, quiet: bool) -> RunResult:
+def _failed(order: Order, error: SimtrustError, reworded: Callable[[str], str] = str) -> Outcome:
+    notes = map(reworded, getattr(error, "__notes__", ()))
+    return Outcome(order.run.name, None, reworded(str(error)), "\n".join(notes))
+
+
+def _outcome(order: Order, quiet: bool) -> Outcome:
     if order.version != __version__:
         raise RunError(f"simtrust {order.version} began the sweep, here is {__version__}; install the same")
     while True:
@@ -73,10 +79,10 @@ def _result(order: Order, quiet: bool) -> RunResult:
             return _under_lease(order, lease, quiet)
 
 
-def _under_lease(order: Order, lease: Lease, quiet: bool) -> RunResult:
+def _under_lease(order: Order, lease: Lease, quiet: bool) -> Outcome:
     run, place = order.run, order.place
     if (finished := stored_run(place, run.name).result) is not None:
-        return finished
+        return Outcome(run.name, finished.summary)
     if lease.deaths >= DEATHS_MAX:
         raise RunError(
             f"{lease.deaths} processes in a row ended without a word before the run reached another "
@@ -85,9 +91,23 @@ def _under_lease(order: Order, lease: Lease, quiet: bool) -> RunResult:
     with place.at_hand(run.name, lease.confirm) as (directory, callbacks):
         callbacks = (*callbacks, Holding(lease), Attempts(place, run.name))
         _wait_until_free(directory, order.lease_seconds)
-        if (directory / "config.json").exists():
-            return _go_on(order, directory, quiet, callbacks)
-        return _begin(order, directory, quiet, callbacks)
+        continued = _go_on if (directory / "config.json").exists() else _begin
+        try:
+            return Outcome(run.name, continued(order, directory, quiet, callbacks).summary)
+        except SimtrustError as error:
+            return _failed(order, error, lambda text: _reworded(text, order, directory))
+        except KeyboardInterrupt as interrupt:
+            notes = getattr(interrupt, "__notes__", [])
+            notes[:] = [_reworded(note, order, directory) for note in notes]
+            raise
+
+
+def _reworded(text: str, order: Order, directory: Path) -> str:
+    """What a run says of itself, in the words of the sweep: its directory may be a temporary folder."""
+    resuming = resume_command(directory, order.run.config, {})
+    slower = "another learning_rate in the sweep file, and another name or --out"
+    text = re.sub(rf"{re.escape(resuming)} --learning-rate [-+.e0-9]*[0-9]", slower, text)
+    return text.replace(resuming, SAME_COMMAND).replace(str(directory), f"{order.place}/{order.run.name}")
 
 
 def _begin(order: Order, directory: Path, quiet: bool, callbacks: Sequence[Callback]) -> RunResult:
