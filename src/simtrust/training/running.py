@@ -3,10 +3,10 @@
 The models that a recipe reads are fitted first (`gap_model`, `dynamics_model`). One round is
 ``rollout_steps`` simulator steps with the current policy, then as many updates. At every checkpoint the
 simulator's episode is cut (truncated, not terminal) and restarted from a seed derived from (run seed,
-step), whether or not the run is ever interrupted. So a run resumed from a checkpoint repeats the
-uninterrupted one bit for bit on CPU, with any simulator that honours its seeds, and nothing of the
-simulator's inside needs saving. Where a simulator or the user's code fails, the state is saved off this
-schedule: nothing is lost, but the episode is cut once more, and the rest of the run has other bits.
+step), whether or not the run is ever interrupted. So a resumed run repeats the uninterrupted one bit for
+bit on CPU, with any simulator that honours its seeds, and nothing of its inside needs saving. Where a
+simulator or the user's code fails, the state is saved off this schedule: nothing is lost, but the episode
+is cut once more, and the rest of the run has other bits.
 
 After every round all of the state is checked: one that is not finite is never saved (`training.diagnosis`).
 """
