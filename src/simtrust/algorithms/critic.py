@@ -57,6 +57,18 @@ class Samples(NamedTuple):
     sampled_log_density: Float[Array, "B K"] | None = None
     """The density that each ``a_k`` was drawn with."""
 
+    @property
+    def gap_of_omega(self) -> Float[Array, " B"] | None:
+        """The gap that ω is made from, in [tiny, 10]; None if no term reads one."""
+        if self.measured_gap is not None:
+            return ratio.bounded_gap(self.measured_gap)
+        return self.gap if self.reverse_gap is None else self.reverse_gap
+
+    @property
+    def log_ratio_of_weight(self) -> Float[Array, " B"] | None:
+        """What w is made from; None if no term reads it."""
+        return self.log_ratio if self.measured_log_ratio is None else self.measured_log_ratio
+
 
 class CriticInputs(NamedTuple):
     """Everything a term may read; a source that no term reads is None."""
@@ -232,14 +244,10 @@ def summary(inputs: CriticInputs) -> dict[str, Float[Array, ""]]:
         metrics["q_real"] = inputs.real.q.mean()
     if inputs.sim is not None:
         metrics["q_sim"] = inputs.sim.q.mean()
-        weight, gap = None, inputs.sim.gap if inputs.sim.reverse_gap is None else inputs.sim.reverse_gap
         if inputs.sim.log_ratio is not None:
             metrics["log_ratio"] = inputs.sim.log_ratio.mean()
-            weight = dynamics_ratio(inputs.sim)
-        if inputs.sim.measured_gap is not None:
-            weight, gap = measured_trust(inputs.sim), ratio.bounded_gap(inputs.sim.measured_gap)
-        if weight is not None:
-            metrics["weight"] = weight.mean()
-        if gap is not None:
+        if (log_ratio := inputs.sim.log_ratio_of_weight) is not None:
+            metrics["weight"] = ratio.dynamics_ratio(log_ratio).mean()
+        if (gap := inputs.sim.gap_of_omega) is not None:
             metrics |= {"gap": gap.mean(), "omega_max": gap.max() / gap.sum()}
     return metrics

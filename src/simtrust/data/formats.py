@@ -77,14 +77,14 @@ def load_dataset(
     folder = is_lerobot(file)
     with open_lerobot(source, file) if folder else _open(source, file) as opened:
         if isinstance(opened, Container) and wanted is None:
-            return _from_container(source, opened, dones_mean, _sha256(file))
+            return _from_container(source, opened, dones_mean, sha256_of(file))
         table = table_of(source, opened) if isinstance(opened, Container) else opened
         if wanted is not None:
             fields = resolve_columns(source, wanted, table.names)
         else:
             fields = (lerobot_columns if folder else conventional_columns)(source, table.names)
         mapped = read_mapped(source, table, fields, dones_mean)
-    sha256 = _sha256(*files_of(source, file)) if folder else _sha256(file)
+    sha256 = sha256_of(*files_of(source, file)) if folder else sha256_of(file)
     return _from_mapped(source, fields, mapped, sha256)
 
 
@@ -131,8 +131,8 @@ def _from_mapped(source: str, fields: ColumnMap, mapped: Mapped, sha256: str) ->
     return Dataset(transitions, ends, source, sha256, file_row, time, *mapped.names)
 
 
-def _sha256(*files: Path) -> str:
-    """Of a file's bytes; of several, of the sums of each."""
+def sha256_of(*files: Path) -> str:
+    """SHA-256 of a file's bytes; of several, of the sums of each. Raises `OSError`."""
     sums = []
     for file in files:
         with file.open("rb") as stream:

@@ -1,7 +1,6 @@
 """The datasets of the paper's tables: where they are looked for, what their best episodes earn, and parts of
 them."""
 
-import hashlib
 import json
 import shlex
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ import numpy as np
 
 from simtrust.data import Dataset, load_dataset, save_dataset
 from simtrust.data.dataset import columns_from_rows, defect
+from simtrust.data.formats import sha256_of
 from simtrust.data.json_file import read_json
 from simtrust.errors import DataError, RunError
 from simtrust.paper.cells import TASKS, Cell
@@ -174,7 +174,6 @@ def _sha256(path: Path) -> str:
         # A pipe could be waited for without end.
         if not path.is_file():
             raise OSError("it is no file")
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise defect(str(path), f"cannot be read ({error})", "give another file") from error

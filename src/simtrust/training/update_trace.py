@@ -190,13 +190,9 @@ def _samples(samples: Samples | None, part: str) -> Iterator[Named]:
 def _weights(sim: Samples | None) -> Iterator[Named]:
     if sim is None:
         return
-    gap = sim.gap if sim.reverse_gap is None else sim.reverse_gap
-    if sim.log_ratio is not None:
-        yield Named(f"weight w, {ROWS['sim']}", ratio.dynamics_ratio(sim.log_ratio), "sim")
-    if sim.measured_gap is not None and sim.measured_log_ratio is not None:
-        yield Named(f"weight w, {ROWS['sim']}", ratio.dynamics_ratio(sim.measured_log_ratio), "sim")
-        gap = ratio.bounded_gap(sim.measured_gap)
-    if gap is not None:
+    if (log_ratio := sim.log_ratio_of_weight) is not None:
+        yield Named(f"weight w, {ROWS['sim']}", ratio.dynamics_ratio(log_ratio), "sim")
+    if (gap := sim.gap_of_omega) is not None:
         yield Named(f"log of the share ω, {ROWS['sim']}", ratio.log_gap_share(gap), "sim")
 
 

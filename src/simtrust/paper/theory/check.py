@@ -1,16 +1,16 @@
 """The paper's theory on random finite MDPs: what holds in all of them, and what does not."""
 
-import io
 import json
 from pathlib import Path
 
 from rich.console import Console
 
 from simtrust.errors import ConfigError
-from simtrust.paper.theory.figure import RESOLUTION, draw
+from simtrust.paper.files import make_writable, save_picture
+from simtrust.paper.theory.figure import draw
 from simtrust.paper.theory.findings import Theory, find
 from simtrust.paper.theory.page import numbers, page, show
-from simtrust.training.storage import check_writable, storing, write_atomically
+from simtrust.training.storage import write_atomically
 
 
 def theory(out: Path, *, problems: int = 2000, seed: int = 0, quiet: bool = False) -> Theory:
@@ -33,9 +33,7 @@ def theory(out: Path, *, problems: int = 2000, seed: int = 0, quiet: bool = Fals
         raise ConfigError(f"--problems is {problems}; it must be at least 1")
     if seed < 0:
         raise ConfigError(f"--seed is {seed}; it must be at least 0")
-    with storing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    check_writable(out)
+    make_writable(out)
     console = Console(quiet=quiet)
     found = find(problems, seed, console)
     write_results(out, found)
@@ -49,8 +47,6 @@ def write_results(out: Path, found: Theory) -> None:
     write_atomically(out / "theory.md", (page(found) + "\n").encode())
     content = json.dumps(numbers(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(out / "theory.json", content.encode())
-    picture = io.BytesIO()
     one = found.theorem_1
     figure = draw(found.counterexample, found.states, one.by_discount, one.by_family)
-    figure.savefig(picture, dpi=RESOLUTION, format="png")
-    write_atomically(out / "theory.png", picture.getvalue())
+    save_picture(figure, out / "theory.png")

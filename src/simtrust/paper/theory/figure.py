@@ -13,7 +13,6 @@ from simtrust.paper.theory.counterexample import Counterexample
 
 # Okabe and Ito's sky blue and bluish green, and their vermilion darkened, as in figure 3.
 HOLDS, REACHED, FAILS = "#56B4E9", "#009E73", "#B23A00"
-RESOLUTION = 110
 NEAR_ZERO = 1e-3
 """Below this the axis of the error is linear."""
 
