@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,30 @@ import numpy as np
 from simtrust.algorithms.agent import Algorithm
 from simtrust.data.replay import ReplayBuffer, insert
 from simtrust.training.fleet import UPDATE, Fleet, Log, seed_keys
+
+GFLOP_PER_H2O_UPDATE = 0.66
+"""With HalfCheetah's sizes and the paper's architecture: products alone, forward and backward."""
+
+
+class Peak(NamedTuple):
+    """The maker's figures of a device for dense products, TFLOP/s."""
+
+    float32: float
+    tf32: float
+
+
+A100, H100 = Peak(19.5, 156.0), Peak(66.9, 494.7)
+PEAKS = {
+    "NVIDIA A100-SXM4-40GB": A100,
+    "NVIDIA A100-SXM4-80GB": A100,
+    "NVIDIA A100-PCIE-40GB": A100,
+    "NVIDIA A100 80GB PCIe": A100,
+    "NVIDIA H100 80GB HBM3": H100,
+    "NVIDIA H200": H100,
+    "NVIDIA GeForce RTX 4090": Peak(82.6, 82.6),
+    "NVIDIA L4": Peak(30.3, 60.0),
+}
+"""By `device_kind`, whole: a slice of a device has a longer name and a lower peak."""
 
 
 def seconds(function: Callable[[], Any]) -> float:

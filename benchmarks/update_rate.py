@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from rates import chain_rate, one_round, random_rows, seconds
+from rates import GFLOP_PER_H2O_UPDATE, chain_rate, one_round, random_rows, seconds
 from simtrust.algorithms.agent import Algorithm
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import get_recipe
@@ -31,7 +31,6 @@ from simtrust.training.loop import train
 
 OBSERVATION, ACTION, ROWS = 17, 6, 200_000
 SIMULATED_ROWS = 1_000_000
-GFLOP_PER_H2O_UPDATE = 0.66
 UPDATES, PRODUCTS = 500, 3_000
 
 

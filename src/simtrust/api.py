@@ -37,6 +37,12 @@ def train(
     the metrics at every evaluation (`simtrust.training.judging`). Raises `ConfigError` for an unknown
     option or a value of the wrong type, and whatever `simtrust.training.loop.train` raises.
     """
+    config, command = configured(recipe, **options)
+    return train_config(config, quiet=quiet, command=command, callbacks=callbacks, evaluators=evaluators)
+
+
+def configured(recipe: str, **options: Any) -> tuple[TrainConfig, str]:
+    """The configuration that these arguments of `train` stand for, and the call itself, for the record."""
     name = recipe.replace("-", "_")
     if name not in get_args(RecipeName):
         raise ConfigError(f"unknown recipe {recipe!r}; choose one of {', '.join(get_args(RecipeName))}")
@@ -53,8 +59,7 @@ def train(
     if (problem := misfit(config)) is not None:
         raise ConfigError(f"{problem}: a value of the wrong type; simtrust train --help tells the types")
     arguments = ", ".join([repr(recipe), *(f"{k}={values[k]!r}" for k in options)])
-    command = f"simtrust.train({arguments})"
-    return train_config(config, quiet=quiet, command=command, callbacks=callbacks, evaluators=evaluators)
+    return config, f"simtrust.train({arguments})"
 
 
 def _built(kind: Callable[..., T], options: Mapping[str, Any]) -> T:

@@ -17,6 +17,7 @@ import pytest
 
 import simtrust
 from simtrust import cli
+from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.gap.classifier_probe import IMPROVED, PUBLISHED
 from simtrust.gap.simulator_gap import SIMULATOR_GAP_OPTIONS, fit_simulator_gap
 from simtrust.reports.run_warnings import CHECKS
@@ -109,6 +110,18 @@ LESS = {
     "benchmarks/gap_truth.py": ["--rows", "400", "--sizes"],
     "benchmarks/kill_and_resume.py": ["--kills", "1"],
     "benchmarks/memory_growth.py": ["--steps", "2000"],
+    "benchmarks/gpu_fleet.py": [
+        "--runs",
+        "1",
+        "--rounds",
+        "1",
+        "--updates",
+        "20",
+        "--simulated-rows",
+        "1000",
+        "--product-size",
+        "64",
+    ],  # fmt: skip
 }
 """What a command or script is given besides, so that it takes seconds; the last of two values counts."""
 NAMED = {"paper": 2, "generate": 3}
@@ -123,6 +136,7 @@ SMALLER: dict[str, dict[str, Any]] = {
         "steps": lambda *_: (1, 1, 1),
     },
     "benchmarks/update_rate.py": {"ROWS": 1_000, "SIMULATED_ROWS": 1_000, "UPDATES": 20, "PRODUCTS": 20},
+    "benchmarks/gpu_fleet.py": {"OPTIONS": AlgorithmOptions(hidden_sizes=(8,), classifier_hidden_sizes=(8,))},
     "benchmarks/gap_truth.py": {
         "SHIFTS": ("gravity=2",),
         "PROBE_ROWS": 600,
@@ -288,6 +302,7 @@ BEFORE_LINES = {
         ["hopper_medium_replay-v5.hdf5", "hopper_expert-v5.hdf5", "hopper_sac_1000_seed_0-v5/result.json"],
     ),
     "docs/deployment.md": (with_own_run, ["robot/policy.onnx", "mine/policy.onnx"]),
+    "docs/fleets.md": (with_nothing, ["rates.json"]),
     "docs/gap_report.md": (with_first_run, ["runs/gap/report.html"]),
     "docs/own_robot.md": (with_example, ["log.html", "examples/my_robot/robot/policy.onnx"]),
     "docs/reliability.md": (with_cheetah, []),

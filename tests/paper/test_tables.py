@@ -8,19 +8,20 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
 from PIL import Image
 
-from simtrust import api, cli
+from simtrust import cli
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.data import load_dataset, save_dataset
 from simtrust.data.dataset import columns_from_rows
 from simtrust.errors import ConfigError, DataError, RunError
 from simtrust.gap.rollouts import random_policy, roll_out
 from simtrust.paper import cell_training, figure2, figure4, figure5, tables
-from simtrust.paper.cell_training import check_logs, chosen_cells
+from simtrust.paper.cell_training import check_logs, chosen_cells, groups_of, train_cells
 from simtrust.paper.logs import log_of
 from simtrust.paper.robot import STUDIES as STUDIES_OF_ROBOT
 from simtrust.paper.robot import judge, save_cell, train_cell
@@ -32,7 +33,6 @@ from simtrust.simulators import make_simulator
 from simtrust.simulators.log_recording import generate_wheel_legged_log
 from simtrust.training.config import TrainConfig, config_from_json, config_to_json
 from simtrust.training.diagnosis import NonFiniteError
-from simtrust.training.result import RunResult
 from simtrust.training.run_directory import lock
 from simtrust.training.setup import prepare
 from simtrust.training.storage import StorageError
@@ -319,10 +319,11 @@ class TestTraining:
         def prepared(config, **_):
             with closing(prepare(config)):
                 begun[config.recipe] = config
-            return RunResult(Path(config.out), {})
+            raise ConfigError("far enough")
 
-        monkeypatch.setattr(api, "train_config", prepared)
-        run(tmp_path, data, cells=("*-sac", "*-cql"))
+        monkeypatch.setattr(cell_training, "beginning", prepared)
+        with pytest.raises(RunError, match="far enough"):
+            run(tmp_path, data, cells=("*-sac", "*-cql"))
         sac, cql = begun["sac"], begun["cql"]
         assert (sac.real, sac.sim, sac.shifts) == (None, "HalfCheetah-v5", ("gravity=2",))
         assert (cql.sim, cql.real_env) == (None, "HalfCheetah-v5")
@@ -347,8 +348,7 @@ class TestTraining:
         def refuse(*_, **__):
             raise AssertionError("trained again")
 
-        monkeypatch.setattr(cell_training, "train", refuse)
-        monkeypatch.setattr(cell_training, "resume", refuse)
+        monkeypatch.setattr(tables, "train_cells", refuse)
         run(out, None)
         found = run(out, None, study="table5", cells=TRAINED)
         assert [one.name for one in found] == ["halfcheetah-medium-replay-gravity-h2o"]
@@ -361,7 +361,7 @@ class TestTraining:
         (directory / "result.json").unlink()
         for path in (directory / "checkpoints").glob("*-000000000040.*"):
             path.unlink()
-        monkeypatch.delattr(cell_training, "train")
+        monkeypatch.delattr(cell_training, "beginning")
         run(copy, moved)
         assert (directory / "metrics.jsonl").read_bytes() == before
         assert config_from_json(directory / "config.json")[0].real == str(
@@ -390,33 +390,45 @@ class TestTraining:
         trained = []
         errors = {"h2o": NonFiniteError("the loss is NaN", None), "cql": ConfigError("9 GiB, 1 GiB are free")}
 
-        def train_cell(one, *_, **__):
-            trained.append(one.recipe)
-            if one.recipe in errors:
-                raise errors[one.recipe]
+        def train_cells(group, *_, **__):
+            trained.extend(one.recipe for one in group)
+            return {one.name: errors.get(one.recipe) for one in group}
 
-        monkeypatch.setattr(tables, "train_cell", train_cell)
+        monkeypatch.setattr(tables, "train_cells", train_cells)
         with pytest.raises(RunError, match=r"-gravity-h2o: the loss is NaN\n.*-cql: 9 GiB, 1 GiB are free$"):
             run(tmp_path, data, cells=("*-h2o", "*-cql", "*-sac"))
         assert trained == ["h2o", "cql", "sac"]
 
+    def test_cells_of_one_recipe_are_trained_side_by_side_where_that_fills_the_machine(self, monkeypatch):
+        settings = [
+            Setting("halfcheetah", level, "gravity") for level in ("medium", "medium-replay", "medium-expert")
+        ]
+        cells = [setting.cell(recipe) for recipe in ("h2o", "darc") for setting in settings]
+        h2o, darc = tuple(cells[:3]), tuple(cells[3:])
+        monkeypatch.setattr(cell_training, "usable_processors", lambda: 4)
+        assert groups_of(cells, seeds=2) == [h2o[:2], h2o[2:], darc[:2], darc[2:]]
+        assert groups_of(cells, seeds=5) == [(each,) for each in cells]
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        assert groups_of(cells, seeds=None) == [h2o, darc]
+
     def test_a_log_that_is_too_short_is_told_before_any_training(self, tmp_path, data, monkeypatch):
-        monkeypatch.setattr(tables, "train_cell", None)
+        monkeypatch.setattr(tables, "train_cells", None)
         with pytest.raises(DataError, match="has 600 rows, 10,000 are wanted"):
             run(tmp_path, data, study="figure6", cells=("*-10k-cql",))
 
     def test_a_run_keeps_ten_times_its_log_and_what_is_asked_for(self, tmp_path, data, monkeypatch):
         given = {}
 
-        def train(recipe, *, real, out, quiet, **settings):
-            given[recipe] = settings
-            return RunResult(out, {})
+        def beginning(config, **_):
+            given[config.recipe] = config
+            raise ConfigError("far enough")
 
-        monkeypatch.setattr(cell_training, "train", train)
+        monkeypatch.setattr(cell_training, "beginning", beginning)
         for recipe in ("h2o", "darc"):
-            cell_training.train_cell(SETTING.cell(recipe), data, tmp_path, {"steps": 40})
-        assert (given["h2o"]["buffer_capacity"], given["h2o"]["steps"]) == (6_000, 40)
-        assert given["darc"]["buffer_capacity"] == 1_000_000
+            ends = train_cells([SETTING.cell(recipe)], data, tmp_path, {"steps": 40})
+            assert [str(end) for end in ends.values()] == ["far enough"]
+        assert (given["h2o"].buffer_capacity, given["h2o"].steps) == (6_000, 40)
+        assert given["darc"].buffer_capacity == 1_000_000
 
     @pytest.mark.parametrize(
         ("change", "error", "message"),
@@ -511,7 +523,7 @@ class TestOtherRuns:
         (directory / "result.json").unlink()
         before = (directory / "config.json").read_bytes()
         with pytest.raises(RunError, match="trained on another file"):
-            cell_training.train_cell(SETTING.cell("h2o"), other, copy, {})
+            raise train_cells([SETTING.cell("h2o")], other, copy, {})[SETTING.cell("h2o").name]
         assert (directory / "config.json").read_bytes() == before
 
     def test_a_run_that_another_process_has_is_left_as_it_is(self, out, data, tmp_path):
@@ -520,7 +532,7 @@ class TestOtherRuns:
         (directory / "result.json").unlink()
         before = (directory / "config.json").read_bytes()
         with lock(directory), pytest.raises(RunError, match="in use by another process"):
-            cell_training.train_cell(SETTING.cell("h2o"), moved, copy, {})
+            raise train_cells([SETTING.cell("h2o")], moved, copy, {})[SETTING.cell("h2o").name]
         assert (directory / "config.json").read_bytes() == before
 
 
@@ -536,7 +548,7 @@ class TestFolders:
 
     @pytest.mark.parametrize("cells", [("none",), TRAINED])
     def test_of_tables(self, unusable, cells, data, monkeypatch):
-        monkeypatch.setattr(tables, "train_cell", None)
+        monkeypatch.setattr(tables, "train_cells", None)
         with pytest.raises(StorageError, match="cannot be written"):
             run(unusable, data, cells=cells)
 
@@ -550,7 +562,7 @@ class TestFolders:
 
     @pytest.mark.parametrize("name", ["table2.md", "table2.csv", "table2.png"])
     def test_with_a_folder_where_a_result_should_be(self, name, tmp_path, data, monkeypatch):
-        monkeypatch.setattr(tables, "train_cell", None)
+        monkeypatch.setattr(tables, "train_cells", None)
         (tmp_path / name).mkdir()
         with pytest.raises(StorageError, match=f"{name} cannot be written"):
             run(tmp_path, data)

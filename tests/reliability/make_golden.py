@@ -36,7 +36,8 @@ from simtrust.paper.robot import Cell, load_cell, save_cell
 from simtrust.training import dynamics_model, gap_model
 from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.config import config_from_json
-from simtrust.training.fleet import Fleet, over_runs
+from simtrust.training.fleet import Fleet
+from simtrust.training.rounds import over_runs
 from simtrust.training.scaling import Scaling
 from simtrust.types import Transitions
 

@@ -245,9 +245,12 @@ MISTAKES = [
     ("a figure of another machine", "paper figure3 --real log.npz --steps 10000",
      "is 3 wide where simulator 'HalfCheetah"),
     ("a table without logs", "paper table1", "learns from a dataset … --data"),
+    ("a device for no training", "paper figure4 --device cpu", "figure4 has no option --device; leave it out"),
     # Many runs, and logs to learn from ---------------------------------------------------------------------
     ("no sweep", "sweep gone.toml", "gone.toml: there is no such file"),
     ("a log for a sweep", "sweep log.npz", "log.npz: it is not TOML"),
+    ("a GPU that Ray is not asked for", "sweep sweep.toml --engine ray --device gpu",
+     "--device gpu: Ray shows a run only the GPUs … give --gpus"),
     ("a task of no log", "generate Pendulum-v1 medium", "'Pendulum-v1' is nothing to make logs of"),
     ("rows of a replay", "generate HalfCheetah medium-replay --rows 10", "leave it out"),
     ("an odd half", "generate HalfCheetah medium-expert --rows 11", "--rows is 11 … even"),
@@ -533,4 +536,4 @@ def test_a_refused_run_leaves_no_folder(refused, folder, command):
 def test_every_command_is_here():
     lines = [line for _, line, _ in (*MISTAKES, *PARSER)]
     assert {line.split()[0] for line in lines} >= set(cli.COMMANDS)
-    assert len(MISTAKES) + len(PARSER) + len(FROM_PYTHON) == 192
+    assert len(MISTAKES) + len(PARSER) + len(FROM_PYTHON) == 194

@@ -107,10 +107,10 @@ def test_all_effects_together_are_the_twin():
 
 def test_an_effect_given_besides_the_twins_replaces_its_amount():
     replaced = WheelLegged(STANDING_STILL, num_envs=1, fidelity="real", shifts=[Shift("dead-zone", 0.5)])
-    assert {shift.kind: shift.amount for shift in replaced.shifts} == {
+    assert {shift.kind: shift.amount for shift in replaced.groups[0].shifts} == {
         shift.kind: 0.5 if shift.kind == "dead-zone" else shift.amount for shift in REAL_ROBOT
     }
-    assert len(replaced.shifts) == len(REAL_ROBOT)
+    assert len(replaced.groups[0].shifts) == len(REAL_ROBOT)
     moved = [play(make("dead-zone=0.5", name="StandingStillReal-v0"), [t] * 20)[2] for t in (0.0, 0.4)]
     assert np.array_equal(*moved)
     moved = [play(make(name="StandingStillReal-v0"), [t] * 20)[2] for t in (0.0, 0.4)]

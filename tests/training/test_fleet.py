@@ -10,27 +10,38 @@ from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import get_recipe
 from simtrust.data.replay import ReplayBuffer, insert, row_size, unpack
 from simtrust.gap.classifier import REAL, SIM, classifier_accuracy
-from simtrust.training import fleet as fleet_module
-from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, Log, over_runs, seed_keys
+from simtrust.training import rounds
+from simtrust.training.fleet import (
+    EXPLORE,
+    UPDATE,
+    Fleet,
+    Log,
+    Share,
+    seed_keys,
+    update_as_one,
+    update_one_by_one,
+)
+from simtrust.training.rounds import over_runs, sample
 
 OBSERVATION, ACTION = 3, 1
 TRAINING, HELD_OUT, ROWS, CAPACITY, UPDATES = 40, 10, 60, 32, 5
 
 
-def make_fleet(recipe: str) -> Fleet:
+def make_algorithm(recipe: str, *, beta: float = 0.01, noise: float = 0.1) -> Algorithm:
     options = AlgorithmOptions(
-        batch_size=8, hidden_sizes=(8,), classifier_hidden_sizes=(8,), classifier_batch_size=8
+        batch_size=8, hidden_sizes=(8,), classifier_hidden_sizes=(8,), classifier_batch_size=8, beta=beta
     )
-    noise = 0.1 * jnp.eye(OBSERVATION)
-    return Fleet(
-        Algorithm(
-            get_recipe(recipe),
-            options,
-            observation_size=OBSERVATION,
-            action_size=ACTION,
-            next_state_noise=noise,
-        )
+    return Algorithm(
+        get_recipe(recipe),
+        options,
+        observation_size=OBSERVATION,
+        action_size=ACTION,
+        next_state_noise=noise * jnp.eye(OBSERVATION),
     )
+
+
+def make_fleet(recipe: str, update_all=None) -> Fleet:
+    return Fleet(make_algorithm(recipe), update_all)
 
 
 def random_rows(*leading: int, seed: int) -> np.ndarray:
@@ -64,9 +75,10 @@ def train(fleet: Fleet, seeds, sim_rows=SIM_ROWS, log_rows=LOG_ROWS, updates=UPD
     )
 
 
-@pytest.fixture(scope="module")
-def h2o() -> Fleet:
-    return make_fleet("h2o")
+@pytest.fixture(scope="module", params=[update_as_one, update_one_by_one])
+def h2o(request) -> Fleet:
+    """In both of the ways in which a device may update it."""
+    return make_fleet("h2o", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +108,46 @@ def test_fleet_of_two_is_two_fleets_of_one(h2o):
     assert differ(run_of(together, 0), run_of(together, 1))
 
 
+def test_on_a_cpu_a_run_has_the_same_bits_alone_and_beside_others(darc):
+    together, _ = train(darc, (3, 4, 5), random_rows(3, 20, seed=1))
+    alone, _ = train(darc, (4,), random_rows(3, 20, seed=1)[1:2])
+    jax.tree.map(np.testing.assert_array_equal, run_of(together, 1), run_of(alone, 0))
+
+
+def shares_of(*algorithms: Algorithm, fleet: Fleet) -> list[Share]:
+    """Trainings of other logs, buffers, seeds, steps and coefficients, the first of two runs."""
+    return [
+        Share(
+            fleet.create(seeds),
+            make_log(random_rows(ROWS + 7 * index, seed=10 + index)),
+            make_buffer(random_rows(len(seeds), 20 + index, seed=20 + index)),
+            seed_keys(seeds, UPDATE),
+            algorithm.coefficients,
+            3 * index,
+        )
+        for index, (algorithm, seeds) in enumerate(zip(algorithms, ((3, 4), (5,), (6,)), strict=False))
+    ]
+
+
+def test_trainings_side_by_side_are_each_as_alone(h2o):
+    """They differ in beta and in the noise around s' too, and every one's own must be used."""
+    algorithms = [
+        make_algorithm("h2o", beta=beta, noise=n) for beta, n in ((0.0, 0.1), (5.0, 0.1), (5.0, 3.0))
+    ]
+    side_by_side = h2o.train_shares(shares_of(*algorithms, fleet=h2o), UPDATES)
+    alone = [h2o.train_shares([share], UPDATES)[0] for share in shares_of(*algorithms, fleet=h2o)]
+    assert_close(side_by_side, alone)
+    first = [h2o.train_shares([share], UPDATES)[0] for share in shares_of(*algorithms[:1] * 3, fleet=h2o)]
+    assert differ(first[1], alone[1])
+    assert differ(first[2], alone[2])
+
+
+def test_only_coefficients_may_differ_within_a_shape():
+    shape = make_algorithm("h2o").shape()
+    assert shape == make_algorithm("h2o", beta=1.0, noise=2.0).shape()
+    assert shape != make_algorithm("h2o_dr").shape()
+
+
 def test_same_seed_same_bits_other_seed_other_bits(darc):
     first, again, other = (run_of(train(darc, (seed,), SIM_ROWS[:1])[0], 0) for seed in (3, 3, 4))
     jax.tree.map(np.testing.assert_array_equal, first, again)
@@ -105,7 +157,7 @@ def test_same_seed_same_bits_other_seed_other_bits(darc):
 def test_batches_do_not_depend_on_how_many_are_drawn_together(monkeypatch):
     agents = {}
     for together in (1, 20):
-        monkeypatch.setattr(fleet_module, "DRAWN_TOGETHER", together)
+        monkeypatch.setattr(rounds, "DRAWN_TOGETHER", together)
         agents[together], _ = train(make_fleet("darc"), (3,), SIM_ROWS[:1])
     assert_close(agents[1], agents[20])
 
@@ -172,7 +224,15 @@ def test_every_simulated_row_of_a_batch_comes_with_its_own_gap():
     gap = np.square(SIM_ROWS[..., OBSERVATION + ACTION])
     rows = np.concatenate([SIM_ROWS, gap[..., None]], axis=-1)
     fleet, buffer = make_fleet("trust"), make_buffer(rows)
-    batch = fleet._sample(jnp.asarray(LOG_ROWS), TRAINING, buffer, buffer.rows[1], jax.random.key(0))
+    share = Share(
+        fleet.create((3, 4)),
+        make_log(LOG_ROWS),
+        buffer,
+        seed_keys((3, 4), UPDATE),
+        fleet.algorithm.coefficients,
+        0,
+    )
+    batch = sample(fleet.algorithm, share.source(), TRAINING, jnp.asarray(1), jax.random.key(0))
     assert batch.classifier_real is batch.classifier_sim is None
     np.testing.assert_array_equal(batch.measured_gap, jnp.square(batch.sim.reward))
     assert len(np.unique(batch.measured_gap)) > 1

@@ -35,6 +35,7 @@ RESULT_KEYS = {
     "updates_per_second",
     "wall_seconds",
     "versions",
+    "device",
     "dataset_sha256",
     "command",
 }

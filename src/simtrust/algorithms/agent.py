@@ -4,6 +4,8 @@
 of Algorithm 1. It is written for one run; fleets are made with ``vmap`` by the training loop.
 """
 
+import copy
+from dataclasses import replace
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from simtrust.algorithms.actor import DeterministicActor, StochasticActor
 from simtrust.algorithms.critic import CriticInputs, Reads, Samples, summary
-from simtrust.algorithms.inputs import Batch, Noise, concatenate
+from simtrust.algorithms.inputs import Batch, Coefficients, Noise, concatenate
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import Recipe
 from simtrust.data.replay import row_size
@@ -81,8 +83,18 @@ class Algorithm:
         self.options = options.resolved(recipe.defaults, action_size)
         self.observation_size = observation_size
         self.action_size = action_size
-        self.next_state_noise = next_state_noise
+        self.coefficients = Coefficients(jnp.asarray(self.options.beta), next_state_noise)
         self.optimiser = optax.adam(self.options.learning_rate)
+
+    def having(self, coefficients: Coefficients) -> "Algorithm":
+        """The same algorithm with other coefficients, which may be a run's own, being traced."""
+        other = copy.copy(self)
+        other.coefficients = coefficients
+        return other
+
+    def shape(self) -> tuple[Any, ...]:
+        """Equal for two algorithms if nothing but their coefficients differs."""
+        return self.recipe, replace(self.options, beta=0.0), self.observation_size, self.action_size
 
     @property
     def batch_sizes(self) -> dict[Reads, int]:
@@ -203,7 +215,7 @@ class Algorithm:
             log_ratio = agent.classifier.log_ratio(sim.observation, sim.action, sim.next_observation)
         if Reads.GAP in reads:
             assert noise.next_state is not None
-            gap = dynamics_gap(agent.classifier, sim, self.next_state_noise, noise.next_state)
+            gap = dynamics_gap(agent.classifier, sim, self.coefficients.next_state_noise, noise.next_state)
         if Reads.REVERSE_GAP in reads:
             assert batch.predicted is not None
             assert noise.elite is not None
@@ -246,8 +258,7 @@ class Algorithm:
             if batch.measured_gap is not None:
                 log_ratio = self.options.gap_sharpness * batch.measured_gap
                 sim = sim._replace(measured_gap=batch.measured_gap, measured_log_ratio=log_ratio)
-        beta, alpha = jnp.asarray(self.options.beta), jnp.asarray(self.options.cql_alpha)
-        inputs = CriticInputs(real, sim, beta, alpha)
+        inputs = CriticInputs(real, sim, self.coefficients.beta, jnp.asarray(self.options.cql_alpha))
         terms = {term.name: term.formula(inputs).sum() for term in self.recipe.critic}
         loss = sum(terms.values(), jnp.zeros(()))
         return loss, {"critic_loss": loss, **{f"critic_{k}": v for k, v in terms.items()}, **summary(inputs)}

@@ -14,6 +14,15 @@ from simtrust.gap.dynamics_model import NextStates
 from simtrust.types import Transitions
 
 
+class Coefficients(NamedTuple):
+    """The numbers in which runs that train side by side may differ."""
+
+    beta: Float[Array, ""]
+    """β: weight of H2O's value regularisation."""
+    next_state_noise: Float[Array, "O O"]
+    """A factor of the covariance Σ̂_D of the log's states (`gap.ratio.next_state_noise_factor`)."""
+
+
 class Batch(NamedTuple):
     """The rows of one update; None where the recipe does not read them."""
 

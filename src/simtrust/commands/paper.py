@@ -7,6 +7,7 @@ import tyro
 
 from simtrust.commands.generate import LogTask
 from simtrust.commands.invocation import as_typed
+from simtrust.device import Device, choose_device
 from simtrust.errors import ConfigError
 
 StudyName = Literal[
@@ -29,6 +30,7 @@ def paper(
     task: tyro.conf.UseAppendAction[tuple[LogTask, ...]] = (),
     problems: int | None = None,
     seed: int | None = None,
+    device: Device = "auto",
 ) -> None:
     """Make a table or figure of the paper again: train what is missing, judge it, write tables and pictures.
 
@@ -81,6 +83,8 @@ def paper(
         task: figure2: the robot's task; repeat for both. Default: both.
         problems: theory: how many random problems. Default: 2,000.
         seed: theory: which ones. Default: 0.
+        device: What trains: where to compute, on the processor, on an NVIDIA GPU, or wherever JAX does by
+            itself.
     """
     options = {
         "data": data,
@@ -93,18 +97,20 @@ def paper(
         "task": task,
         "problems": problems,
         "seed": seed,
+        "device": None if device == "auto" else device,
     }
     given = {name: value for name, value in options.items() if value not in (None, ())}
     for name in given:
         if name not in PAPER_OPTIONS.get(study, TRAINED):
             raise ConfigError(f"{study} has no option --{name}; leave it out")
+    choose_device(given.pop("device", "auto"))
     _make(study, Path(out or DEFAULT_OUT.get(study, "runs/paper")), given)
 
 
-TRAINED = ("data", "steps", "seeds", "cells")
+TRAINED = ("data", "steps", "seeds", "cells", "device")
 PAPER_OPTIONS = {
-    "figure2": ("seeds", "episodes", "recipe", "task", "steps"),
-    "figure3": ("real", "seeds", "steps"),
+    "figure2": ("seeds", "episodes", "recipe", "task", "steps", "device"),
+    "figure3": ("real", "seeds", "steps", "device"),
     "figure4": (),
     "figure5": (),
     "theory": ("problems", "seed"),

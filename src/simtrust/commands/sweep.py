@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from simtrust.commands.invocation import as_typed
+from simtrust.device import Device, choose_device
 from simtrust.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def sweep(
     address: str | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
+    device: Device = "auto",
 ) -> None:
     """Train every run of a sweep file, here or on a Ray cluster; the same command goes on where it was.
 
@@ -38,8 +40,10 @@ def sweep(
             RAY_ADDRESS, or else a cluster of this machine alone.
         cpus: Processors that Ray sets aside for each run. Default: 1.
         gpus: GPUs that Ray sets aside for each run; a fraction shares one. Default: 0.
+        device: Where each run computes: on the processor, on an NVIDIA GPU, or wherever JAX does by itself.
+            On Ray, gpu needs --gpus.
     """
-    chosen = _engine(engine, jobs, address, cpus, gpus)
+    chosen = _engine(engine, jobs, address, cpus, gpus, device)
     from simtrust.sweeps.sweep import raise_failures
     from simtrust.sweeps.sweep import sweep as train_all
 
@@ -57,7 +61,12 @@ def sweep(
 
 
 def _engine(
-    name: str, jobs: int | None, address: str | None, cpus: float | None, gpus: float | None
+    name: str,
+    jobs: int | None,
+    address: str | None,
+    cpus: float | None,
+    gpus: float | None,
+    device: Device,
 ) -> "Engine":
     wrong = {"jobs": jobs} if name == "ray" else {"address": address, "cpus": cpus, "gpus": gpus}
     for option, value in wrong.items():
@@ -68,9 +77,18 @@ def _engine(
         if value is not None and not least <= value < float("inf"):
             raise ConfigError(f"--{option} is {value}; it must be at least {least:g}")
     if name == "ray":
+        if device == "gpu" and not gpus:
+            raise ConfigError(
+                "--device gpu: Ray shows a run only the GPUs that are set aside for it; give --gpus"
+            )
         from simtrust.sweeps.ray_engine import on_ray
 
-        return on_ray(address, cpus=1 if cpus is None else cpus, gpus=gpus or 0)
-    from simtrust.sweeps.local_engine import one_after_the_other, side_by_side
+        return on_ray(address, cpus=1 if cpus is None else cpus, gpus=gpus or 0, device=device)
+    if jobs in (None, 1):
+        choose_device(device)
+        from simtrust.sweeps.local_engine import one_after_the_other
 
-    return one_after_the_other() if jobs in (None, 1) else side_by_side(jobs)
+        return one_after_the_other()
+    from simtrust.sweeps.local_engine import side_by_side
+
+    return side_by_side(jobs, device)

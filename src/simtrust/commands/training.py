@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simtrust.commands.invocation import as_typed
+from simtrust.device import Device, choose_device
 from simtrust.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -15,12 +16,17 @@ if TYPE_CHECKING:
     from simtrust.training.loop import RunResult
 
 
-def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
+def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")], device: Device = "auto") -> None:
     """Train policies from a log and a simulator at once, several seeds side by side.
 
     Writes checkpoints, metrics.jsonl and result.json into the run directory; a run that is cut short
     goes on with `simtrust resume`.
+
+    Args:
+        config: What to train.
+        device: Where to compute: on the processor, on an NVIDIA GPU, or wherever JAX does by itself.
     """
+    choose_device(device)
     from simtrust.training.loop import train
 
     _show(train(config, command=as_typed()))
@@ -32,6 +38,7 @@ def resume(
     real_env: str | None = None,
     step_timeout: float | None = None,
     learning_rate: float | None = None,
+    device: Device = "auto",
 ) -> None:
     """Go on with an interrupted run; the result is the same as if it had never stopped.
 
@@ -41,7 +48,10 @@ def resume(
         real_env: Likewise for the real environment.
         step_timeout: Another time limit than the run began with, in seconds.
         learning_rate: Another step size of Adam from here on, for every network; recorded in config.json.
+        device: Where to compute from here on: on the processor, on an NVIDIA GPU, or wherever JAX does by
+            itself.
     """
+    choose_device(device)
     from simtrust.training.loop import resume
 
     _show(

@@ -46,7 +46,7 @@ class ReplayBuffer(eqx.Module):
     Runs advance together, so one ``size`` and one ``position`` serve them all.
     """
 
-    rows: Float[Array, "R capacity row"]
+    rows: Float[Array, "R capacity row"] | Int[Array, "R capacity row"]
     size: Int[Array, ""]
     position: Int[Array, ""]
     """Where the next row goes."""
@@ -60,9 +60,14 @@ class ReplayBuffer(eqx.Module):
     def capacity(self) -> int:
         return self.rows.shape[1]
 
-    def sample(self, run: Float[Array, "capacity row"], key: PRNGKeyArray, count: int) -> Array:
-        """``count`` rows of one run, uniform with replacement. The buffer must not be empty."""
-        return run[jax.random.randint(key, (count,), 0, self.size)]
+    def sample(self, run: Int[Array, ""], key: PRNGKeyArray, count: int) -> Float[Array, "count row"]:
+        """``count`` rows of the run of this number, uniform with replacement. It must not be empty."""
+        return self.rows[run, jax.random.randint(key, (count,), 0, self.size)]
+
+    def numbered(self) -> "ReplayBuffer":
+        """The same buffer, where every entry of a row is the number of that row, int32."""
+        numbers = jnp.arange(self.capacity, dtype=jnp.int32)[:, None]
+        return ReplayBuffer(jnp.broadcast_to(numbers, self.rows.shape), self.size, self.position)
 
 
 @partial(jax.jit, donate_argnums=0)

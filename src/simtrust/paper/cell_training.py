@@ -1,22 +1,30 @@
-"""Training the cells of a study: what is checked before any of them, and one of them from wherever it is."""
+"""Training the cells of a study: what is checked before any of them, and which are trained side by side."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from simtrust.api import train
+import jax
+
+from simtrust.api import configured
 from simtrust.errors import ConfigError
+from simtrust.limits import usable_processors
 from simtrust.paper.cells import Cell
 from simtrust.paper.logs import Log, file_name, log_of, require_logs
 from simtrust.paper.same_runs import check_cell, check_log, is_begun, log_sum, run_directory
 from simtrust.paper.studies import Study
 from simtrust.training.checkpoint import write_atomically
 from simtrust.training.config import config_from_json, config_to_json
-from simtrust.training.loop import resume
+from simtrust.training.in_step import Outcome
+from simtrust.training.loop import FleetOf, beginning, going_on
 from simtrust.training.result import read_result
 from simtrust.training.run_directory import lock
+from simtrust.training.running import Training
+from simtrust.training.side_by_side import train_side_by_side
 from simtrust.training.storage import storing
 
 NOTHING = "none"
@@ -95,19 +103,45 @@ def _is_there(cell: Cell, data: Path) -> bool:
     return cell.level is not None and (data / file_name(cell.task, cell.level)).exists()
 
 
-def train_cell(
-    cell: Cell, data: Path | None, out: Path, options: Mapping[str, Any], *, quiet: bool = False
-) -> Path:
-    """Train a cell, or go on where it was; returns its run directory."""
+def groups_of(cells: Sequence[Cell], seeds: int | None) -> list[tuple[Cell, ...]]:
+    """Cells that are trained side by side, in order: of one recipe, of which one program is compiled.
+
+    On a GPU as many as there are; elsewhere as many as give every processor a run.
+    """
+    of_recipe: dict[tuple[str, str], list[Cell]] = {}
+    for each in cells:
+        of_recipe.setdefault((each.task, each.recipe), []).append(each)
+    groups = []
+    for alike in of_recipe.values():
+        most = len(alike)
+        if jax.default_backend() == "cpu":
+            most = max(usable_processors() // (seeds or alike[0].seeds), 1)
+        groups += [tuple(alike[first : first + most]) for first in range(0, len(alike), most)]
+    return groups
+
+
+def train_cells(
+    cells: Sequence[Cell], data: Path | None, out: Path, options: Mapping[str, Any], *, quiet: bool = False
+) -> dict[str, Outcome]:
+    """Train cells of one recipe side by side, each from wherever it is; what became of each, by its name."""
+    return train_side_by_side(
+        {each.name: partial(_begin, each, data, out, options) for each in cells}, quiet=quiet
+    )
+
+
+def _begin(
+    cell: Cell, data: Path | None, out: Path, options: Mapping[str, Any], *, fleet_of: FleetOf
+) -> AbstractContextManager[Training]:
     directory = run_directory(out, cell)
     log = None if data is None else log_of(cell, data, out)
     if is_begun(out, cell):
         if log is not None:
             _read_log_at(directory, log)
-        return resume(directory, quiet=quiet).directory
+        return going_on(directory, fleet_of=fleet_of)
     settings = {**cell.settings(log.facts.rows if log else None), **options}
     real = str(log.path) if log else None
-    return train(cell.recipe, real=real, out=directory, quiet=quiet, **settings).directory
+    config, command = configured(cell.recipe, real=real, out=directory, **settings)
+    return beginning(config, command=command, fleet_of=fleet_of)
 
 
 def _read_log_at(directory: Path, log: Log) -> None:

@@ -36,8 +36,9 @@ from simtrust.paper.truth import true_gap
 from simtrust.simulators.task_specs import TASKS
 from simtrust.training.checkpoint import CheckpointStore, Manifest, write_atomically
 from simtrust.training.config import TrainConfig, config_from_json, config_to_json
-from simtrust.training.fleet import Fleet, over_runs
+from simtrust.training.fleet import Fleet
 from simtrust.training.loop import resume
+from simtrust.training.rounds import over_runs
 from simtrust.training.run_directory import CHECKPOINTS
 from simtrust.training.scaling import Scaling
 from simtrust.types import Transitions
@@ -174,7 +175,7 @@ def judge(
         assert agent.classifier is not None
         draws = (algorithm.options.next_state_samples, *rows.next_observation.shape)
         noise = jax.random.normal(jax.random.key(0), draws)
-        u = dynamics_gap(agent.classifier, rows, algorithm.next_state_noise, noise)
+        u = dynamics_gap(agent.classifier, rows, algorithm.coefficients.next_state_noise, noise)
         return u, jnp.exp(log_gap_share(u)), least(agent.critic(rows.observation, rows.action))
 
     u, omega, q = jax.jit(over_runs(one, (0, 0)))(agents, rows)

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from simtrust.errors import ConfigError, RunError, SimtrustError
-from simtrust.paper.cell_training import check_logs, chosen_cells, missing_cells, train_cell
+from simtrust.paper.cell_training import check_logs, chosen_cells, groups_of, missing_cells, train_cells
 from simtrust.paper.cells import Cell
 from simtrust.paper.files import make_writable
 from simtrust.paper.orderings import judgements
@@ -67,13 +67,14 @@ def reproduce(
     failed = []
     # Also before the first: it tells what cannot be read of the runs that are there, and what not written.
     found, text = write_results(study, out, command)
-    for number, cell in enumerate(missing, 1):
-        console.print(f"{cell.name} ({number} of {len(missing)}):", highlight=False)
-        try:
-            train_cell(cell, data, out, options, quiet=quiet)
-        except SimtrustError as error:
-            # A recipe that diverges is a result; whatever stops one cell, the others are still wanted.
-            failed.append(f"{cell.name}: {error}")
+    done = 0
+    for group in groups_of(missing, options.get("seeds")):
+        for cell in group:
+            done += 1
+            console.print(f"{cell.name} ({done} of {len(missing)}):", highlight=False)
+        # A recipe that diverges is a result; whatever stops one cell, the others are still wanted.
+        outcomes = train_cells(group, data, out, options, quiet=quiet)
+        failed += [f"{name}: {end}" for name, end in outcomes.items() if isinstance(end, SimtrustError)]
         found, text = write_results(study, out, command)
     console.print(text, highlight=False, soft_wrap=True, markup=False)
     if failed:

@@ -70,10 +70,10 @@ def make_simulator(
         ShiftError: the simulator supports no shifts, or a shift would change nothing.
         ConfigError: a number is not positive, or workers or a time limit are asked for a built-in task.
     """
-    num_envs = _positive("num_envs", num_envs)
+    num_envs = positive("num_envs", num_envs)
     if max_episode_steps is not None:
-        max_episode_steps = _positive("max_episode_steps", max_episode_steps)
-    workers = _positive("workers", workers, least=0)
+        max_episode_steps = positive("max_episode_steps", max_episode_steps)
+    workers = positive("workers", workers, least=0)
     if step_timeout is not None:
         step_timeout = _seconds(step_timeout)
     check_distinct(shifts)
@@ -89,7 +89,7 @@ def make_simulator(
                 f"{built_in.name} is built in and waits for nothing; leave out the time limit "
                 f"(--step-timeout {step_timeout:g})"
             )
-        return _make_built_in(built_in, num_envs, shifts, max_episode_steps)
+        return guarded_built_in(built_in, num_envs, [shifts], max_episode_steps)
     if shifts:
         raise ShiftError(
             f"{name!r} supports no shifts ({', '.join(map(str, shifts))}); only {', '.join(BUILT_IN)} do. "
@@ -105,7 +105,8 @@ def make_simulator(
     return _make_synchronous(name, num_envs, max_episode_steps)
 
 
-def _positive(option: str, value: int, least: int = 1) -> int:
+def positive(option: str, value: int, least: int = 1) -> int:
+    """The integer given; `ConfigError` naming the option if it is none, or less than ``least``."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -122,12 +123,20 @@ def _seconds(value: float) -> float:
     return float(value)
 
 
-def _make_built_in(
-    built_in: BuiltIn, num_envs: int, shifts: Sequence[Shift], max_episode_steps: int | None
+def guarded_built_in(
+    built_in: BuiltIn, num_envs: int, groups: Sequence[Sequence[Shift]], max_episode_steps: int | None
 ) -> GuardedSimulator:
-    task = built_in.make(num_envs, shifts, max_episode_steps)
-    title = f"{built_in.name} ({', '.join(map(str, shifts))})" if shifts else built_in.name
-    return GuardedSimulator(task, title, built_in.state_of)
+    """S instances of a built-in simulator, in groups that each have their shifts, with their guard."""
+    task = built_in.make(num_envs, groups, max_episode_steps)
+    return GuardedSimulator(task, built_in.name + _told(groups), built_in.state_of)
+
+
+def _told(groups: Sequence[Sequence[Shift]]) -> str:
+    """The shifts in words, each list of them once: runs of one simulator may differ in their recipes."""
+    lists = dict.fromkeys(", ".join(map(str, shifts)) for shifts in groups)
+    if len(groups) > 1:
+        return f" ({len(groups)} groups: {'; '.join(told or 'unshifted' for told in lists)})"
+    return "".join(f" ({told})" for told in lists if told)
 
 
 def _make_synchronous(name: str, num_envs: int, max_episode_steps: int | None) -> GuardedSimulator:

@@ -1,4 +1,4 @@
-"""What all built-in tasks share: instances of one MuJoCo model, stepped together, restarted on request."""
+"""What all built-in tasks share: instances in one MuJoCo batch, stepped together, restarted on request."""
 
 # MuJoCo ships no type stubs.
 # pyright: reportAttributeAccessIssue=false
@@ -8,6 +8,8 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from mujoco.batch import Batch
 
-from simtrust.errors import SimulatorError
+from simtrust.errors import ConfigError, SimulatorError
 from simtrust.simulators.actuation import Actuation, noise_generator
 from simtrust.simulators.model_edits import shifted_model
 from simtrust.simulators.shifts import Shift
@@ -77,8 +79,34 @@ def _mujoco_warnings_raised_in_python() -> Iterator[None]:
         mujoco.set_mju_user_warning(previous)
 
 
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring instances that have the same shifts, and so a model and an actuation of their own."""
+
+    instances: slice
+    shifts: tuple[Shift, ...]
+    model: mujoco.MjModel
+    actuation: Actuation
+
+
+def _make_groups(
+    name: str, model: mujoco.MjModel, shifts_of_groups: Sequence[Sequence[Shift]], num_envs: int
+) -> list[Group]:
+    """As few groups as there can be, because every one costs time of its own at each step."""
+    wanted = [tuple(shifts) for shifts in shifts_of_groups]
+    if not wanted or num_envs % len(wanted):
+        raise ConfigError(f"{name}: {num_envs} instances cannot be {len(wanted)} groups of one size")
+    models = {shifts: shifted_model(model, shifts, name) for shifts in dict.fromkeys(wanted)}
+    groups, stop = [], 0
+    for shifts, neighbours in groupby(wanted):
+        start, stop = stop, stop + len(list(neighbours)) * (num_envs // len(wanted))
+        actuation = Actuation(shifts, stop - start, model.nu)
+        groups.append(Group(slice(start, stop), shifts, models[shifts], actuation))
+    return groups
+
+
 class BatchedTask(VectorEnv):
-    """S instances of a task on one MuJoCo model; subclasses say what a task observes and rewards.
+    """S instances of a task in one MuJoCo batch; subclasses say what a task observes and rewards.
 
     Instances never restart by themselves: call ``reset(options={"reset_mask": mask})``. Arrays
     returned are the caller's own. Wrap it in a `GuardedSimulator`, as `make_simulator` does: by
@@ -89,12 +117,14 @@ class BatchedTask(VectorEnv):
         model: unshifted; not modified.
         num_envs: S; many are stepped on as many threads as there are CPUs.
         substeps: physics steps of one control step.
-        shifts: applied to all instances, in order.
+        groups: the shifts of each of G groups, applied in order; S/G instances after one another are a
+            group. An instance moves and answers as in a task of its group alone, bit for bit.
         max_episode_steps: an episode is truncated, not terminated, after so many steps.
         persistent: keep each instance's contacts between steps.
 
     Raises:
         ShiftError: a shift would change nothing in this task.
+        ConfigError: S is not a multiple of G.
     """
 
     def __init__(
@@ -104,22 +134,27 @@ class BatchedTask(VectorEnv):
         *,
         num_envs: int,
         substeps: int,
-        shifts: Sequence[Shift],
+        groups: Sequence[Sequence[Shift]],
         max_episode_steps: int,
         persistent: bool = False,
     ) -> None:
         self.name = name
-        self.shifts = tuple(shifts)
         self.num_envs = num_envs
         self.substeps = substeps
         self.max_episode_steps = max_episode_steps
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
-        self.model = shifted_model(model, shifts, name)
+        self.groups = _make_groups(name, model, groups, num_envs)
+        self.model = self.groups[0].model
+        """The first group's; what no shift changes is the same in all."""
+        self._num_envs_each = num_envs // len(groups)
+        self._models = [group.model for group in self.groups for _ in range(num_envs)[group.instances]]
         self.time_step: float = self.model.opt.timestep * substeps
         """Seconds of one control step."""
         # Threads wait for one another at every step, which costs more than it saves with few instances.
         threads = max(1, min(num_envs // INSTANCES_PER_THREAD, os.cpu_count() or 1))
         self.batch = Batch(self.model, num_envs, threads, persistent=persistent)
+        if len(self.groups) > 1:
+            self.batch.set_models(self._models)
         self._control = self.batch.bind("ctrl")
         self._position = self.batch.bind("qpos")
         self._velocity = self.batch.bind("qvel")
@@ -127,7 +162,6 @@ class BatchedTask(VectorEnv):
         self._elapsed = np.zeros(num_envs, np.int64)
         self._reset_generators = [seeding.np_random()[0] for _ in range(num_envs)]
         self._noise_generators = [noise_generator(None) for _ in range(num_envs)]
-        self._actuation = Actuation(shifts, num_envs, self.model.nu)
 
     @abstractmethod
     def _observe(self) -> np.ndarray:
@@ -190,7 +224,10 @@ class BatchedTask(VectorEnv):
         self._velocity[chosen] = velocity
         self.batch.forward(chosen)
         self._elapsed[chosen] = 0
-        self._actuation.restart(chosen, self._noise_generators)
+        for group in self.groups:
+            here = group.instances
+            first, last = np.searchsorted(chosen, (here.start, here.stop))
+            group.actuation.restart(chosen[first:last] - here.start, self._noise_generators[here])
         self._begin_episodes(chosen)
 
     @property
@@ -240,13 +277,21 @@ class BatchedTask(VectorEnv):
         self._elapsed += 1
         return self._observe(), reward, terminated, self._elapsed >= self.max_episode_steps, info
 
-    def _disturbed(self, actions: np.ndarray) -> np.ndarray:
-        """The actions ``[S, A]`` as the simulated task receives them."""
-        return self._actuation.disturb(actions, self._velocity[:, 0], self._noise_generators)
+    def _disturbed(self, actions: np.ndarray) -> list[np.ndarray]:
+        """The actions ``[n, A]`` as each group's simulated task receives them, in a precision of its own."""
+        return [
+            group.actuation.disturb(
+                actions[group.instances],
+                self._velocity[group.instances, 0],
+                self._noise_generators[group.instances],
+            )
+            for group in self.groups
+        ]
 
-    def _step_physics(self, actions: np.ndarray) -> None:
-        """Advance the physics by one control step under disturbed actions ``[S, A]``."""
-        self._control[:] = self._actuation.drive(actions)
+    def _step_physics(self, actions: Sequence[np.ndarray]) -> None:
+        """Advance the physics by one control step under the disturbed actions of each group."""
+        for group, disturbed in zip(self.groups, actions, strict=True):
+            self._control[group.instances] = group.actuation.drive(disturbed)
         self.batch.step(nstep=self.substeps)
         diverged = self._warning_counts[:, _DIVERGED].any(axis=1)
         if diverged.any():

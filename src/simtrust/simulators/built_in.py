@@ -24,8 +24,8 @@ class BuiltIn(NamedTuple):
     """A simulator of ours: its name, how to make S instances, and where its policies are judged."""
 
     name: str
-    make: Callable[[int, Sequence[Shift], int | None], BatchedTask]
-    """Called with S, shifts, and max_episode_steps or None."""
+    make: Callable[[int, Sequence[Sequence[Shift]], int | None], BatchedTask]
+    """Called with S, the shifts of each group of the instances, and max_episode_steps or None."""
     real: str
     """The name of the real machine that it simulates; its own, if that is itself without shifts."""
     state_of: Callable[[np.ndarray], States]
@@ -44,21 +44,21 @@ class BuiltIn(NamedTuple):
 
 
 def _locomotion(
-    spec: TaskSpec, num_envs: int, shifts: Sequence[Shift], max_episode_steps: int | None
+    spec: TaskSpec, num_envs: int, groups: Sequence[Sequence[Shift]], max_episode_steps: int | None
 ) -> BatchedTask:
     limit = max_episode_steps or MAX_EPISODE_STEPS
-    return MujocoTask(spec, num_envs=num_envs, shifts=shifts, max_episode_steps=limit)
+    return MujocoTask(spec, num_envs=num_envs, groups=groups, max_episode_steps=limit)
 
 
 def _balancing(
     task: BalancingTask,
     fidelity: Fidelity,
     num_envs: int,
-    shifts: Sequence[Shift],
+    groups: Sequence[Sequence[Shift]],
     max_episode_steps: int | None,
 ) -> BatchedTask:
     return WheelLegged(
-        task, num_envs=num_envs, fidelity=fidelity, shifts=shifts, max_episode_steps=max_episode_steps
+        task, num_envs=num_envs, fidelity=fidelity, groups=groups, max_episode_steps=max_episode_steps
     )
 
 

@@ -32,6 +32,13 @@ class MujocoTask(BatchedTask):
     """S instances of a locomotion task; without shifts, the same bits as S of Gymnasium's.
 
     The control cost is that of the action given, plus disturbances.
+
+    Args:
+        spec: the task.
+        num_envs: S.
+        shifts: of all instances.
+        groups: the shifts that each group has besides; see `BatchedTask`.
+        max_episode_steps: an episode is truncated after so many steps.
     """
 
     def __init__(
@@ -40,16 +47,19 @@ class MujocoTask(BatchedTask):
         *,
         num_envs: int,
         shifts: Sequence[Shift] = (),
+        groups: Sequence[Sequence[Shift]] = ((),),
         max_episode_steps: int = MAX_EPISODE_STEPS,
     ) -> None:
-        refuse_robot_only(shifts, spec.name)
+        groups = [(*shifts, *besides) for besides in groups]
+        for shifts_of_group in groups:
+            refuse_robot_only(shifts_of_group, spec.name)
         self.task_spec = spec
         super().__init__(
             spec.name,
             load_model(spec),
             num_envs=num_envs,
             substeps=spec.frame_skip,
-            shifts=shifts,
+            groups=groups,
             max_episode_steps=max_episode_steps,
             # Contact forces are computed from each instance's contacts, which only persist if asked to.
             persistent=spec.contact_weight is not None,
@@ -84,11 +94,11 @@ class MujocoTask(BatchedTask):
         x_velocity = (spec.x_position(physics) - x_before) / self.time_step
         return *self._judge(x_velocity, applied), {}
 
-    def _judge(self, x_velocity: np.ndarray, applied: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _judge(self, x_velocity: np.ndarray, applied: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Rewards and termination flags ``[S]``; terms are added in Gymnasium's order, which rounds alike."""
         spec, physics = self.task_spec, self._physics
         # In the action's own precision, as Gymnasium: float32 if the caller's is.
-        cost = spec.control_weight * np.square(applied).sum(axis=1)
+        cost = np.concatenate([spec.control_weight * np.square(given).sum(axis=1) for given in applied])
         if spec.contact_weight is not None:
             forces = physics.contact_force.reshape(self.num_envs, -1)
             cost = cost + spec.contact_weight * np.square(forces).sum(axis=1)
@@ -99,7 +109,7 @@ class MujocoTask(BatchedTask):
 
     def _compute_contact_forces(self) -> None:
         """cfrc_ext of each instance, of the contacts of its last substep."""
-        for index, force in enumerate(self._physics.contact_force):
+        for index, (model, force) in enumerate(zip(self._models, self._physics.contact_force, strict=True)):
             self.batch.get_data(index, self._scratch)
-            mujoco.mj_rnePostConstraint(self.model, self._scratch)
+            mujoco.mj_rnePostConstraint(model, self._scratch)
             np.clip(self._scratch.cfrc_ext, -1.0, 1.0, out=force)

@@ -5,6 +5,7 @@ which stands for the real robot, has every shift of `REAL_ROBOT`; each can also 
 numbers were fixed from physical reasoning before any training; `docs/wheel_legged.md` has the table.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import pi
@@ -77,7 +78,7 @@ class BalancingTask:
     seconds: float
 
     def reward(self, state: np.ndarray, torque: np.ndarray) -> np.ndarray:
-        """Rewards ``[S]`` of states ``[S, 4]`` and torques ``[S]``."""
+        """Rewards ``[..., S]`` of states ``[..., S, 4]`` and torques ``[..., S]``."""
         errors = np.square(state - np.asarray(self.targets)) @ np.asarray(self.weights)
         return self.base - errors - np.square(torque)
 
@@ -152,6 +153,7 @@ class WheelLegged(BatchedTask):
         num_envs: S.
         fidelity: ``"simulator"`` is ideal, ``"real"`` has every shift of `REAL_ROBOT`.
         shifts: besides, or in place of the fidelity's of the same kind.
+        groups: the same, of each group of instances alone; see `BatchedTask`.
         max_episode_steps: default: the task's own time.
     """
 
@@ -162,6 +164,7 @@ class WheelLegged(BatchedTask):
         num_envs: int,
         fidelity: Fidelity = "simulator",
         shifts: Sequence[Shift] = (),
+        groups: Sequence[Sequence[Shift]] = ((),),
         max_episode_steps: int | None = None,
     ) -> None:
         self.task = task
@@ -170,18 +173,16 @@ class WheelLegged(BatchedTask):
             load_model_file(MODEL_FILE, task.name),
             num_envs=num_envs,
             substeps=SUBSTEPS,
-            shifts=robot_shifts(fidelity, shifts),
+            groups=[robot_shifts(fidelity, (*shifts, *besides)) for besides in groups],
             max_episode_steps=max_episode_steps or round(task.seconds * CONTROL_RATE),
         )
-        amounts = {shift.kind: shift.amount for shift in self.shifts}
-        self._sensor_noise = amounts.get("sensor-noise", 0.0) * np.array([TILT_NOISE, GYRO_NOISE])
-        self._encoder_step = amounts.get("encoder-step", 0.0)
-        self._unevenness = amounts.get("uneven-floor", 0.0)
+        self._kinds = {shift.kind for group in self.groups for shift in group.shifts}
+        self._sensor_noise = self._amounts("sensor-noise")[:, None] * np.array([TILT_NOISE, GYRO_NOISE])
+        self._encoder_step = self._amounts("encoder-step")
+        self._unevenness = self._amounts("uneven-floor")
         self._floor_phase = np.zeros(num_envs)
-        if self._unevenness:
-            tread = self.model.geom("tread").id
-            self._sliding_friction = self.batch.expand("geom_friction")[:, tread, 0]
-            self._even_friction = float(self.model.geom_friction[tread, 0])
+        if "uneven-floor" in self._kinds:
+            self._make_floor()
         self._measured = np.zeros((num_envs, len(STATE_NAMES)))
         self._rolled = np.zeros(num_envs)
         self._observed = [STATE_NAMES.index(name) for name in task.observed]
@@ -199,24 +200,64 @@ class WheelLegged(BatchedTask):
         # On wheels that just touch the floor.
         return _rolling(x, 0.0, tilt), _rolling(velocity, 0.0, tilt_velocity)
 
+    def _amounts(self, kind: str) -> np.ndarray:
+        """The amount ``[S]`` of a kind of shift in each instance; 0 where it has none."""
+        amounts = np.zeros(self.num_envs)
+        for group in self.groups:
+            amounts[group.instances] = sum(shift.amount for shift in group.shifts if shift.kind == kind)
+        return amounts
+
+    def _make_floor(self) -> None:
+        """Let each instance on an uneven floor have a friction of its own."""
+        self._tread = self.model.geom("tread").id
+        self._even_friction = np.array([model.geom_friction[self._tread, 0] for model in self._models])
+        if len(self.groups) == 1:
+            self.batch.expand("geom_friction")
+        else:
+            # A batch that runs on several models expands none of their fields.
+            models = zip(self._models, self._unevenness, strict=True)
+            self._models = [copy.copy(model) if uneven else model for model, uneven in models]
+
+    def _wear_floor(self) -> None:
+        """Set every instance's sliding friction to that of where it stands."""
+        wave = np.sin(2 * pi * self._position[:, 0] / FLOOR_WAVELENGTH + self._floor_phase)
+        friction = self._even_friction * (1.0 + self._unevenness * wave)
+        if len(self.groups) == 1:
+            self.batch.expand("geom_friction")[:, self._tread, 0] = friction
+        else:
+            for model, sliding in zip(self._models, friction, strict=True):
+                model.geom_friction[self._tread, 0] = sliding
+            self.batch.set_models(self._models)
+
     def _begin_episodes(self, chosen: np.ndarray) -> None:
-        if self._unevenness:
-            for index in map(int, chosen):
+        if "uneven-floor" in self._kinds:
+            for index in map(int, chosen[self._unevenness[chosen] > 0]):
                 self._floor_phase[index] = self._noise_generators[index].uniform(0.0, 2 * pi)
         # As if the wheels had rolled at their speed for one step before.
         self._rolled[chosen] = self._rolled_distance(self.time_step)[chosen]
         self._measure(chosen, self.true_state[chosen])
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        torque = np.clip(self._disturbed(actions), -self._torque_limit, self._torque_limit)
-        reward = self.task.reward(self._measured, torque[:, 0])
-        if self._unevenness:
-            wave = np.sin(2 * pi * self._position[:, 0] / FLOOR_WAVELENGTH + self._floor_phase)
-            self._sliding_friction[:] = self._even_friction * (1.0 + self._unevenness * wave)
-        self._step_physics(torque)
+        limit = self._torque_limit
+        torques = [np.clip(given, -limit, limit) for given in self._disturbed(actions)]
+        reward = self._judge(torques)
+        if "uneven-floor" in self._kinds:
+            self._wear_floor()
+        self._step_physics(torques)
         state = self.true_state
         self._measure(np.arange(self.num_envs), state)
         return reward, np.abs(state[:, 0]) > FALLEN_TILT, {"state": state}
+
+    def _judge(self, torques: Sequence[np.ndarray]) -> np.ndarray:
+        """Rewards ``[S]``; a product of so many rows as alone, because their number decides how it rounds."""
+        each = (-1, self._num_envs_each)
+        rewards = [
+            self.task.reward(
+                self._measured[group.instances].reshape(*each, len(STATE_NAMES)), torque.reshape(each)
+            )
+            for group, torque in zip(self.groups, torques, strict=True)
+        ]
+        return np.concatenate(rewards).ravel()
 
     def _observe(self) -> np.ndarray:
         return self._measured[:, self._observed]
@@ -224,13 +265,16 @@ class WheelLegged(BatchedTask):
     def _measure(self, chosen: np.ndarray, state: np.ndarray) -> None:
         """Read the sensors of the instances ``chosen``, whose true states are ``state`` ``[n, 4]``."""
         measured = state.copy()
-        if self._sensor_noise.any():
-            noise = np.stack([self._noise_generators[index].standard_normal(2) for index in map(int, chosen)])
-            measured[:, :2] += self._sensor_noise * noise
-        if self._encoder_step:
+        if "sensor-noise" in self._kinds:
+            noisy = self._sensor_noise[chosen, 0] > 0
+            generators = [self._noise_generators[index] for index in chosen[noisy].tolist()]
+            noise = np.array([generator.standard_normal(2) for generator in generators]).reshape(-1, 2)
+            measured[noisy, :2] += self._sensor_noise[chosen[noisy]] * noise
+        if "encoder-step" in self._kinds:
+            counted = self._encoder_step[chosen] > 0
             rolled = self._rolled_distance()[chosen]
-            measured[:, 2] = rolled
-            measured[:, 3] = (rolled - self._rolled[chosen]) / self.time_step
+            measured[counted, 2] = rolled[counted]
+            measured[counted, 3] = (rolled - self._rolled[chosen])[counted] / self.time_step
             self._rolled[chosen] = rolled
         self._measured[chosen] = measured
 
@@ -241,6 +285,8 @@ class WheelLegged(BatchedTask):
         """
         speed = self._velocity[:, 2] + self._velocity[:, 3]
         turned = self._position[:, 2] + self._position[:, 3] - seconds_ago * speed
-        if self._encoder_step:
-            turned = np.round(turned / self._encoder_step) * self._encoder_step
+        if "encoder-step" in self._kinds:
+            counted = self._encoder_step > 0
+            step = self._encoder_step[counted]
+            turned[counted] = np.round(turned[counted] / step) * step
         return turned * WHEEL_RADIUS

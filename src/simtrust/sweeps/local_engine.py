@@ -4,10 +4,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
+from simtrust.device import Device, choose_device
 from simtrust.errors import ConfigError, SimtrustError
 from simtrust.sweeps.checking import Check, check_problems
 from simtrust.sweeps.plan import PlannedRun
@@ -31,8 +32,13 @@ def one_after_the_other(*, quiet: bool = False) -> Engine:
     return Engine(check_problems, train)
 
 
-def side_by_side(jobs: int) -> Engine:
-    """So many at a time, each in a process of its own."""
+def side_by_side(jobs: int, device: Device = "auto") -> Engine:
+    """So many at a time, each in a process of its own, which computes on ``device``.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    _check_device(device)
 
     def train(orders: Sequence[Order]) -> Iterator[Outcome]:
         waiting = deque(orders)
@@ -41,7 +47,7 @@ def side_by_side(jobs: int) -> Engine:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     order = waiting.popleft()
-                    started = start(carry_out, order)
+                    started = start(partial(carry_out, device=device), order)
                     running[started.pipe] = order, started
                 ready = wait(list(running))
                 for pipe in [pipe for pipe in running if pipe in ready]:
@@ -61,15 +67,34 @@ def _outcome(order: Order, ended: Running) -> Outcome:
     return found
 
 
+def _check_device(device: Device) -> None:
+    """Raise `ConfigError` as `choose_device`, elsewhere."""
+    if device == "gpu":
+        _asked_elsewhere(f"--device {device}", _refusal, device)
+
+
+def _refusal(device: Device) -> str | None:
+    try:
+        choose_device(device)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 def check_elsewhere(runs: Sequence[PlannedRun], jobs: int = 1) -> dict[str, str | None]:
     """`check_problems` in a process that ends, so that this one holds no memory of a GPU meanwhile."""
-    checking = start(_checked, runs, jobs)
+    return _asked_elsewhere("the runs", _checked, runs, jobs)
+
+
+def _asked_elsewhere(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a process of its own; `ConfigError` if that is a message."""
+    checking = start(function, *arguments)
     try:
         found = checking.value()
     finally:
         checking.interrupt()
     if isinstance(found, Broken):
-        raise ConfigError(f"the runs cannot be checked: {found.problem}")
+        raise ConfigError(f"{what} cannot be checked: {found.problem}")
     if isinstance(found, str):
         raise ConfigError(found)
     return found

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from simtrust.device import Device
 from simtrust.errors import ConfigError, RunWarning, describe_error
 from simtrust.sweeps.local_engine import Engine, check_elsewhere
 from simtrust.sweeps.work import Order, Outcome, carry_out
@@ -16,11 +17,13 @@ STOP_SECONDS = 20.0
 """How long interrupted tasks may take to end."""
 
 
-def on_ray(address: str | None = None, *, cpus: float = 1, gpus: float = 0) -> Engine:
+def on_ray(
+    address: str | None = None, *, cpus: float = 1, gpus: float = 0, device: Device = "auto"
+) -> Engine:
     """On the cluster at ``address``, or on the one that is connected, or that ``RAY_ADDRESS``
     names, or else on one of this machine alone.
 
-    Each run takes so many processors and GPUs of its node, as Ray counts them.
+    Each run takes so many processors and GPUs of its node, as Ray counts them, and computes on ``device``.
 
     Raises:
         ConfigError: Ray is missing. Training raises it if there is no cluster at the address, or if that of
@@ -34,7 +37,7 @@ def on_ray(address: str | None = None, *, cpus: float = 1, gpus: float = 0) -> E
         task = ray.remote(carry_out).options(num_cpus=cpus, num_gpus=gpus, max_retries=-1)
         with _connected(ray, address) as own:
             _check_resources(ray, {"CPU": cpus, "GPU": gpus}, own=own)
-            running = {task.remote(order): order for order in orders}
+            running = {task.remote(order, device=device): order for order in orders}
             try:
                 while running:
                     (ready, *_), _ = ray.wait(list(running), num_returns=1)

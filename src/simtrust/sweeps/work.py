@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import filelock
 
 from simtrust import __version__
+from simtrust.device import Device, choose_device
 from simtrust.errors import RunError, SimtrustError, describe_error
 from simtrust.sweeps.lease import LEASE_SECONDS, Lease, LeaseLost, leased
 from simtrust.sweeps.places import SAME_COMMAND, Place, stored_run
@@ -55,9 +56,13 @@ class Outcome(NamedTuple):
     """What else is known of the error: how to go on, where it was raised."""
 
 
-def carry_out(order: Order, *, quiet: bool = True) -> Outcome:
-    """Train a run to its end, wherever it stands; nothing but an interrupt is raised."""
+def carry_out(order: Order, *, quiet: bool = True, device: Device = "auto") -> Outcome:
+    """Train a run to its end, wherever it stands; nothing but an interrupt is raised.
+
+    A ``device`` other than ``auto`` is only for a process in which JAX has computed nothing elsewhere yet.
+    """
     try:
+        choose_device(device)
         return _outcome(order, quiet)
     except SimtrustError as error:
         return _failed(order, error)

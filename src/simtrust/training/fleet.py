@@ -1,6 +1,12 @@
-"""Runs side by side: the update of one run, mapped over the runs axis R and compiled as one loop."""
+"""Runs side by side: their agents, what they do between updates, and the device's way to update all of them.
+
+A GPU updates all runs in one program, mapped over the runs axis R. On a CPU that would be slower than run by
+run, each a program of its own on a thread of its own: batched products of this size leave cores waiting for
+one another. So on a CPU a run has the same bits alone and beside others.
+"""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,15 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from simtrust.algorithms.agent import Agent, Algorithm, Metrics
-from simtrust.algorithms.critic import Reads
-from simtrust.algorithms.inputs import Batch, Noise
-from simtrust.data.replay import ReplayBuffer, unpack, unpack_gap
+from simtrust.algorithms.agent import Agent, Algorithm
+from simtrust.algorithms.inputs import Coefficients
+from simtrust.data.replay import ReplayBuffer, unpack
 from simtrust.gap.classifier import REAL, SIM, classifier_accuracy
 from simtrust.gap.dynamics_model import DynamicsModel
-
-DRAWN_TOGETHER = 20
-"""Updates whose mini-batches and random numbers are drawn at once; the numbers do not depend on it."""
+from simtrust.limits import usable_processors
+from simtrust.training.rounds import Draw, Source, draw, over_runs, train_round
 
 # What a random key is for. Every stream is folded from the run's seed, this number, and the step.
 CREATE, UPDATE, EXPLORE, FIT_GAP, FIT_DYNAMICS = range(5)
@@ -41,18 +45,41 @@ class Log(NamedTuple):
 NO_LOG = (None, 0, 0, None)
 
 
-def drawn_together(updates: int) -> int:
-    """How many of so many updates have their random numbers drawn at once: the largest that divides them."""
-    return max(n for n in range(1, DRAWN_TOGETHER + 1) if updates % n == 0)
+class Share(NamedTuple):
+    """What one training brings to a round of updates: its runs [R], and what they learn from."""
+
+    agents: Agent
+    """Given up: their memory is reused."""
+    log: Log | None
+    buffer: ReplayBuffer | None
+    keys: PRNGKeyArray
+    coefficients: Coefficients
+    step: int
+
+    def source(self, run: int | None = None) -> Source:
+        """That of one run, or of all of them."""
+        runs = np.arange(len(self.keys), dtype=np.int32)
+        which = slice(None) if run is None else slice(run, run + 1)
+        rows, _, _, dynamics = self.log or NO_LOG
+        return Source(
+            rows,
+            dynamics,
+            self.buffer,
+            jnp.asarray(runs[which]),
+            self.keys[which],
+            self.coefficients,
+            jnp.asarray(self.step, jnp.uint32),
+        )
+
+    @property
+    def training(self) -> int:
+        """How many of the log's rows the classifiers learn from."""
+        return (self.log or NO_LOG)[1]
 
 
-class Draw(NamedTuple):
-    """The mini-batches and random numbers [R, ...] of one update, and the rows that were drawn."""
-
-    batch: Batch
-    noise: Noise
-    numbers: Batch
-    """The same batch, where every entry of a row is the number of that row, in the log or in the buffer."""
+Updated = tuple[Agent, dict[str, np.ndarray]]
+"""Agents [R] after a round, and metrics [R], which are means over its updates."""
+UpdateAll = Callable[["Fleet", Sequence[Share], int], list[Updated]]
 
 
 def seed_keys(seeds: Sequence[int], purpose: int) -> PRNGKeyArray:
@@ -60,35 +87,62 @@ def seed_keys(seeds: Sequence[int], purpose: int) -> PRNGKeyArray:
     return jnp.stack([jax.random.fold_in(jax.random.key(seed), purpose) for seed in seeds])
 
 
-def over_runs(function: Callable[..., Any], in_axes: Sequence[int | None]) -> Callable[..., Any]:
-    """``vmap`` over the leading runs axis; a fleet of one skips the batching."""
+def update_as_one(fleet: "Fleet", shares: Sequence[Share], updates: int) -> list[Updated]:
+    """All runs of all shares in one program."""
+    sizes = [len(share.keys) for share in shares]
+    agents, metrics = fleet.round(
+        _joined([share.agents for share in shares]),
+        tuple(share.source() for share in shares),
+        updates=updates,
+        training=tuple(share.training for share in shares),
+    )
+    parts = zip(_parted(agents, tuple(sizes)), _parted(metrics, tuple(sizes)), strict=True)
+    return [(agents, {name: np.asarray(value) for name, value in m.items()}) for agents, m in parts]
 
-    def mapped(*args: Any) -> Any:
-        runs = {
-            leaf.shape[0]
-            for arg, axis in zip(args, in_axes, strict=True)
-            if axis == 0
-            for leaf in jax.tree.leaves(arg)
-        }
-        if runs != {1}:
-            return jax.vmap(function, tuple(in_axes))(*args)
-        one = [
-            jax.tree.map(lambda x: x[0], arg) if axis == 0 else arg
-            for arg, axis in zip(args, in_axes, strict=True)
-        ]
-        return jax.tree.map(lambda x: x[None], function(*one))
 
-    return mapped
+def update_one_by_one(fleet: "Fleet", shares: Sequence[Share], updates: int) -> list[Updated]:
+    """Every run in a program of its own, as many at a time as there are processors."""
+
+    def one(job: tuple[Share, int, Agent]) -> Updated:
+        share, run, agent = job
+        # Waiting here keeps the thread; without, all of them would be computed on one.
+        return jax.block_until_ready(
+            fleet.round(agent, (share.source(run),), updates=updates, training=(share.training,))
+        )
+
+    jobs = [
+        (share, run, agent)
+        for share in shares
+        for run, agent in enumerate(_parted(share.agents, (1,) * len(share.keys)))
+    ]
+    if len(jobs) == 1:
+        done = iter([one(jobs[0])])
+    else:
+        with ThreadPoolExecutor(usable_processors()) as threads:
+            done = iter(list(threads.map(one, jobs)))
+    updated = []
+    for share in shares:
+        agents, metrics = zip(*(next(done) for _ in share.keys), strict=True)
+        joined = {name: np.concatenate([m[name] for m in metrics]) for name in metrics[0]}
+        updated.append((_joined(agents), joined))
+    return updated
 
 
 class Fleet:
-    """Compiled operations on ``R`` agents of one algorithm."""
+    """Compiled operations on ``R`` agents of one algorithm.
 
-    def __init__(self, algorithm: Algorithm):
+    ``update_all`` is `update_as_one` or `update_one_by_one`; by default what suits the device.
+    """
+
+    def __init__(self, algorithm: Algorithm, update_all: UpdateAll | None = None):
         self.algorithm = algorithm
-        self._train = jax.jit(self._train_round, static_argnames=("updates", "training"), donate_argnums=0)
+        on_cpu = jax.default_backend() == "cpu"
+        self._update_all = update_all or (update_one_by_one if on_cpu else update_as_one)
+        self.round = jax.jit(
+            partial(train_round, algorithm), static_argnames=("updates", "training"), donate_argnums=0
+        )
+        self._draw = jax.jit(partial(draw, algorithm), static_argnums=1)
         self._accuracy = jax.jit(self._held_out_accuracy)
-        self._draw = jax.jit(self._draw_one, static_argnames="training")
         self._copy = jax.jit(partial(jax.tree.map, jnp.copy))
         self._finite = jax.jit(over_runs(_all_finite, (0,)))
         self._act = {
@@ -108,23 +162,17 @@ class Fleet:
         *,
         step: int,
         updates: int,
-    ) -> tuple[Agent, dict[str, np.ndarray]]:
+    ) -> Updated:
         """``updates`` updates from ``step`` on; metrics [R] are means over them.
 
         ``agents`` are given up: their memory is reused.
         """
-        rows, training, _, dynamics = log or NO_LOG
-        agents, metrics = self._train(
-            agents,
-            rows,
-            dynamics,
-            buffer,
-            keys,
-            jnp.asarray(step, jnp.uint32),
-            updates=updates,
-            training=training,
-        )
-        return agents, {name: np.asarray(value) for name, value in metrics.items()}
+        share = Share(agents, log, buffer, keys, self.algorithm.coefficients, step)
+        return self.train_shares([share], updates)[0]
+
+    def train_shares(self, shares: Sequence[Share], updates: int) -> list[Updated]:
+        """The same for several trainings at once, that differ in logs, keys, coefficients and steps."""
+        return self._update_all(self, shares, updates)
 
     def copy(self, agents: Agent) -> Agent:
         """Agents that `train` may be given while these are kept."""
@@ -136,73 +184,8 @@ class Fleet:
 
     def draw(self, log: Log | None, buffer: ReplayBuffer | None, keys: PRNGKeyArray, *, step: int) -> Draw:
         """What `train` draws for the update of ``step``, and which rows these are."""
-        rows, training, _, dynamics = log or NO_LOG
-        return self._draw(rows, dynamics, buffer, keys, np.uint32(step), training=training)
-
-    def _draw_one(self, rows, dynamics, buffer, keys, step, *, training: int) -> Draw:
-        simulated = None if buffer is None else buffer.rows
-
-        def one(key: PRNGKeyArray, simulated: Array | None) -> Draw:
-            batch_key, noise_key = jax.random.split(jax.random.fold_in(key, step))
-            batch = self._predicted(self._sample(rows, training, buffer, simulated, batch_key), dynamics)
-            # The same draw from rows that hold nothing but their own number.
-            numbers = self._sample(_numbered(rows), training, buffer, _numbered(simulated), batch_key)
-            return Draw(batch, self.algorithm.draw_noise(noise_key), numbers)
-
-        return over_runs(one, (0, 0))(keys, simulated)
-
-    def _train_round(self, agents, rows, dynamics, buffer, keys, step, *, updates: int, training: int):
-        simulated = None if buffer is None else buffer.rows
-
-        def draw(key: PRNGKeyArray, simulated: Array | None, steps: Array) -> tuple[Batch, Noise]:
-            def one(step: Array) -> tuple[Batch, Noise]:
-                batch_key, noise_key = jax.random.split(jax.random.fold_in(key, step))
-                batch = self._sample(rows, training, buffer, simulated, batch_key)
-                return self._predicted(batch, dynamics), self.algorithm.draw_noise(noise_key)
-
-            return jax.vmap(one)(steps)
-
-        def several(agents: Agent, steps: Array) -> tuple[Agent, Metrics]:
-            drawn = over_runs(draw, (0, 0, None))(keys, simulated, steps)
-            by_step = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), drawn)
-            update = over_runs(self.algorithm.update, (0, 0, 0))
-            return jax.lax.scan(lambda agents, drawn: update(agents, *drawn), agents, by_step)
-
-        together = drawn_together(updates)
-        steps = (step + jnp.arange(updates, dtype=jnp.uint32)).reshape(-1, together)
-        agents, metrics = jax.lax.scan(several, agents, steps)
-        return agents, jax.tree.map(lambda m: m.mean((0, 1)), metrics)
-
-    def _sample(self, rows, training: int, buffer, simulated, key: PRNGKeyArray) -> Batch:
-        """Mini-batches from both sources, drawn uniformly with replacement."""
-        algorithm = self.algorithm
-        sizes = (algorithm.observation_size, algorithm.action_size)
-        count = algorithm.batch_sizes
-        half = algorithm.options.classifier_batch_size // 2 if algorithm.recipe.trains_gap_model else 0
-        real_key, sim_key, classifier_key = jax.random.split(key, 3)
-        real = sim = classifier_real = classifier_sim = measured_gap = None
-        if Reads.REAL in count:
-            index = jax.random.randint(real_key, (count[Reads.REAL],), 0, len(rows))
-            real = unpack(rows[index], *sizes)
-        if half:
-            index = jax.random.randint(classifier_key, (half,), 0, training)
-            classifier_real = unpack(rows[index], *sizes)
-        if Reads.SIM in count:
-            packed = buffer.sample(simulated, sim_key, count[Reads.SIM] + half)
-            drawn = unpack(packed, *sizes)
-            sim = jax.tree.map(lambda x: x[: count[Reads.SIM]], drawn)
-            classifier_sim = jax.tree.map(lambda x: x[count[Reads.SIM] :], drawn) if half else None
-            if algorithm.recipe.measures_gap:
-                measured_gap = unpack_gap(packed[: count[Reads.SIM]])
-        return Batch(real, sim, classifier_real, classifier_sim, measured_gap)
-
-    def _predicted(self, batch: Batch, dynamics: DynamicsModel | None) -> Batch:
-        """The batch with what the log's model says of its simulated rows, where a term reads that."""
-        if not self.algorithm.recipe.predicts_reality:
-            return batch
-        assert dynamics is not None
-        assert batch.sim is not None
-        return batch._replace(predicted=dynamics.next_states(batch.sim.observation, batch.sim.action))
+        share = Share(None, log, buffer, keys, self.algorithm.coefficients, step)  # pyright: ignore[reportArgumentType]
+        return self._draw(share.source(), share.training)
 
     def actor(self, agents: Agent):
         """A quick ``act(observation [R, S, O], keys, step) -> actions [R, S, A]`` for one rollout.
@@ -254,6 +237,19 @@ def _all_finite(agent: Agent) -> Array:
     return jnp.stack([jnp.isfinite(x).all() for x in inexact]).all()
 
 
-def _numbered(rows: Array | None) -> Array | None:
-    """Rows [n, row] int32, each of which repeats its own number."""
-    return None if rows is None else jnp.broadcast_to(jnp.arange(len(rows))[:, None], rows.shape)
+@partial(jax.jit, static_argnums=1)
+def _parted(tree: Any, sizes: tuple[int, ...]) -> list[Any]:
+    """Trees [sizes[i], ...] of a tree of arrays [R, ...], in order."""
+    if len(sizes) == 1:
+        return [tree]
+    ends = np.cumsum(sizes)
+    return [
+        jax.tree.map(lambda x, end=end, size=size: x[end - size : end], tree)
+        for end, size in zip(ends, sizes, strict=True)
+    ]
+
+
+@jax.jit
+def _joined(parts: Sequence[Any]) -> Any:
+    """Trees of arrays [R, ...] one after the other, along the runs."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)

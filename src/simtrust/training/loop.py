@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 
 import jax
 
+from simtrust.algorithms.agent import Algorithm
+from simtrust.device import device_kind
 from simtrust.errors import RunError, RunWarning
 from simtrust.evaluation.evaluators import Evaluator
 from simtrust.limits import usable_processors
@@ -23,6 +25,7 @@ from simtrust.training.config import (
     with_learning_rate,
     with_step_timeout,
 )
+from simtrust.training.fleet import Fleet
 from simtrust.training.judging import check_evaluators
 from simtrust.training.out_of_memory import telling_out_of_memory
 from simtrust.training.result import RunResult, read_result
@@ -32,6 +35,7 @@ from simtrust.training.setup import observed_range, prepare, versions
 from simtrust.training.storage import write_atomically
 from simtrust.training.trackers import make_trackers
 
+FleetOf = Callable[[Algorithm], Fleet]
 RECORDED = {"command", "dataset_sha256", "scaling", "evaluation_environment"}
 """What the configuration of every run says besides its options."""
 
@@ -54,6 +58,23 @@ def train(
     callback or an evaluator raises, once the state is saved. `NonFiniteError` if a number of the run is no
     longer finite, `RunError` if disk or memory do not suffice.
     """
+    with beginning(config, command=command, callbacks=callbacks, evaluators=evaluators) as training:
+        return training.run(quiet=quiet)
+
+
+@contextmanager
+def beginning(
+    config: TrainConfig,
+    *,
+    command: str,
+    callbacks: Sequence[Callback] = (),
+    evaluators: Mapping[str, Evaluator] | None = None,
+    fleet_of: FleetOf = Fleet,
+) -> Iterator[Training]:
+    """The training that `train` runs, checked, its directory locked; nothing is trained yet.
+
+    ``fleet_of`` gives the fleet that updates it, which several trainings may share.
+    """
     listeners, evaluators = _listeners(config, callbacks, evaluators)
     directory = Path(config.out or f"runs/{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
     config = replace(config, out=str(directory))
@@ -71,6 +92,7 @@ def train(
                 "command": command,
                 "versions": versions(),
                 "processors": usable_processors(),
+                "device": device_kind(),
                 "dataset_sha256": problem.dataset.sha256 if problem.dataset else None,
                 "scaling": problem.scaling.to_json(),
                 **observed_range(problem.dataset),
@@ -79,7 +101,8 @@ def train(
             if evaluators:
                 extra["evaluators"] = sorted(evaluators)
             write_atomically(directory / "config.json", config_to_json(config, **extra).encode())
-            return Training(problem, directory, extra, listeners, evaluators).run(quiet=quiet)
+            fleet = fleet_of(problem.algorithm)
+            yield Training(problem, directory, extra, listeners, evaluators, fleet)
 
 
 def _made(directory: Path) -> bool:
@@ -133,12 +156,40 @@ def resume(
     `ConfigError` for a learning rate that cannot work; the others as `train`.
     """
     directory = Path(directory)
-    begun, extra = config_from_json(directory / "config.json")
-    config = with_learning_rate(begun, learning_rate)
+    begun, _ = config_from_json(directory / "config.json")
     if (finished := read_result(directory)) is not None:
-        if config != begun:
+        if with_learning_rate(begun, learning_rate) != begun:
             raise RunError(f"{directory} has finished; its learning rate can no longer be another")
         return finished
+    with going_on(
+        directory,
+        sim=sim,
+        real_env=real_env,
+        step_timeout=step_timeout,
+        learning_rate=learning_rate,
+        command=command,
+        callbacks=callbacks,
+        evaluators=evaluators,
+    ) as training:
+        return training.run(quiet=quiet)
+
+
+@contextmanager
+def going_on(
+    directory: Path,
+    *,
+    sim: str | None = None,
+    real_env: str | None = None,
+    step_timeout: float | None = None,
+    learning_rate: float | None = None,
+    command: str | None = None,
+    callbacks: Sequence[Callback] = (),
+    evaluators: Mapping[str, Evaluator] | None = None,
+    fleet_of: FleetOf = Fleet,
+) -> Iterator[Training]:
+    """The training that `resume` runs, of an unfinished run, checked, its directory locked."""
+    begun, extra = config_from_json(directory / "config.json")
+    config = with_learning_rate(begun, learning_rate)
     listeners, evaluators = _listeners(config, callbacks, evaluators)
     confirm_evaluators(directory, extra.get("evaluators", []), evaluators)
     confirm_code(directory, {"sim": (config.sim, sim), "real-env": (config.real_env, real_env)})
@@ -154,7 +205,7 @@ def resume(
                 f"the run's {extra.get('dataset_sha256')}; restore the file"
             )
         _tell_if_elsewhere(directory, extra)
-        training = Training(problem, directory, extra, listeners, evaluators)
+        training = Training(problem, directory, extra, listeners, evaluators, fleet_of(problem.algorithm))
         if config != begun:
             change = {
                 "step": training.step,
@@ -165,14 +216,17 @@ def resume(
             before = extra.get("changes")
             extra["changes"] = [*(before if isinstance(before, list) else []), change]
             write_atomically(directory / "config.json", config_to_json(config, **extra).encode())
-        return training.run(quiet=quiet)
+        yield training
 
 
 def _tell_if_elsewhere(directory: Path, extra: Mapping[str, Any]) -> None:
     """Warn where the rest of a run may round differently from what it would have been."""
     kept = extra.get("versions")
-    begun = {"processors": extra.get("processors"), **(kept if isinstance(kept, dict) else {})}
-    now = {"processors": usable_processors(), **versions()}
+    begun = {
+        **{name: extra.get(name) for name in ("processors", "device")},
+        **(kept if isinstance(kept, dict) else {}),
+    }
+    now = {"processors": usable_processors(), "device": device_kind(), **versions()}
     changed = [name for name, value in now.items() if begun.get(name) not in (None, value)]
     if changed:
         was, differs = (", ".join(f"{name} {found[name]}" for name in changed) for found in (begun, now))
@@ -180,7 +234,8 @@ def _tell_if_elsewhere(directory: Path, extra: Mapping[str, Any]) -> None:
             f"{directory} was begun with {was}, and goes on with {differs}: its numbers may differ in their "
             "last digits from those of a run that was never interrupted, and then more and more",
             RunWarning,
-            stacklevel=3,
+            # Through the context manager to who called `resume`.
+            stacklevel=5,
         )
 
 

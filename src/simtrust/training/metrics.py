@@ -1,4 +1,4 @@
-"""Metrics on disk and on screen: ``metrics.jsonl``, and what shows how far a run is."""
+"""Metrics on disk: ``metrics.jsonl``."""
 
 import json
 import math
@@ -6,11 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from simtrust.training.storage import storing
 
@@ -79,73 +77,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-class ProgressDisplay(Protocol):
-    """Shows how far a run is."""
-
-    def __enter__(self) -> "ProgressDisplay": ...
-    def __exit__(self, *error: object) -> None: ...
-    def advance(self, step: int, steps_per_second: float, last_return: str) -> None: ...
-
-
-class Bar:
-    """A live bar with steps/s, time left and the last return, for terminals."""
-
-    def __init__(self, title: str, steps: int, start: int, console: Console):
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps  {task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[last_return]}"),
-            console=console,
-        )
-        self.task = self.progress.add_task(
-            title, total=steps, completed=start, rate="compiling", last_return=""
-        )
-
-    def __enter__(self) -> "Bar":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.progress.stop()
-
-    def advance(self, step: int, steps_per_second: float, last_return: str) -> None:
-        rate = f"{steps_per_second:,.0f} steps/s"
-        self.progress.update(self.task, completed=step, rate=rate, last_return=last_return)
-
-
-class Lines:
-    """One plain line now and then, for logs and pipes."""
-
-    def __init__(self, title: str, steps: int, start: int, console: Console):
-        self.title, self.steps, self.console = title, steps, console
-        self.interval = max(steps // 20, 1)
-        self.printed = start
-
-    def __enter__(self) -> "Lines":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def advance(self, step: int, steps_per_second: float, last_return: str) -> None:
-        if step - self.printed < self.interval and step < self.steps:
-            return
-        self.printed = step
-        left = (self.steps - step) / steps_per_second if steps_per_second > 0 else math.inf
-        self.console.print(
-            f"{self.title}: {step:,}/{self.steps:,} steps, {steps_per_second:,.0f} steps/s, "
-            f"{left:,.0f} s left, {last_return or 'no return yet'}",
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
-def make_progress(title: str, steps: int, start: int, *, quiet: bool = False) -> ProgressDisplay:
-    """A bar on a terminal, plain lines elsewhere, nothing at all if ``quiet``."""
-    console = Console(stderr=True, quiet=quiet)
-    return (Bar if console.is_terminal else Lines)(title, steps, start, console)

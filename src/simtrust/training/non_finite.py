@@ -15,8 +15,9 @@ from simtrust.algorithms.agent import Agent, Batch
 from simtrust.data.dataset import episode_numbers
 from simtrust.data.replay import ReplayBuffer
 from simtrust.errors import NonFiniteAnswer, SimulatorError
-from simtrust.training.fleet import UPDATE, Draw, Fleet, drawn_together, seed_keys
+from simtrust.training.fleet import UPDATE, Fleet, Share, seed_keys
 from simtrust.training.log_order import log_order
+from simtrust.training.rounds import Draw, drawn_together
 from simtrust.training.setup import Problem
 from simtrust.training.update_trace import ROWS, Named, make_trace, state_of
 from simtrust.types import Transitions
@@ -97,7 +98,8 @@ def find_in_updates(
     together = drawn_together(updates)
     for first in range(step, step + updates, together):
         before = fleet.copy(agents)
-        agents, metrics = fleet.train(agents, problem.log, buffer, keys, step=first, updates=together)
+        share = Share(agents, problem.log, buffer, keys, problem.algorithm.coefficients, first)
+        ((agents, metrics),) = fleet.train_shares([share], together)
         finite = np.array(fleet.finite(agents))
         bad = {name: value for name, value in metrics.items() if not is_finite(value)}
         for value in bad.values():

@@ -13,7 +13,8 @@ After every round all of the state is checked: one that is not finite is never s
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from simtrust.data.replay import ReplayBuffer, insert, pack
-from simtrust.errors import NonFiniteAnswer, SimulatorError
+from simtrust.device import device_kind
+from simtrust.errors import NonFiniteAnswer, SimtrustError, SimulatorError
 from simtrust.evaluation.evaluators import Evaluator
 from simtrust.gap.simulator_gap import SimulatorGap
 from simtrust.training.callbacks import Callbacks, RunStart
@@ -30,10 +32,11 @@ from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.collect import Collector
 from simtrust.training.diagnosis import NonFiniteError, diagnose, diagnose_answer
 from simtrust.training.dynamics_model import with_dynamics_model
-from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, seed_keys
+from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, Share, seed_keys
 from simtrust.training.gap_model import gap_model_of_run, measure
+from simtrust.training.in_step import Answer, Asked, Rounds, in_step
 from simtrust.training.judging import RESTART, Judge, episode_seeds
-from simtrust.training.metrics import MetricsFile, make_progress
+from simtrust.training.metrics import MetricsFile
 from simtrust.training.non_finite import (
     Finding,
     Witness,
@@ -42,6 +45,7 @@ from simtrust.training.non_finite import (
     find_in_updates,
     is_finite,
 )
+from simtrust.training.progress import MakeDisplay, make_progress
 from simtrust.training.restoring import restore_buffer, unfinished_lines
 from simtrust.training.result import RESULT_FORMAT, RunResult, seed_results, write_result
 from simtrust.training.run_directory import CHECKPOINTS, resume_command
@@ -62,10 +66,11 @@ class Training:
         extra: dict[str, Any],
         callbacks: Callbacks,
         evaluators: Mapping[str, Evaluator],
+        fleet: Fleet,
     ):
         self.problem, self.config, self.directory, self.extra = problem, problem.config, directory, extra
         self.seeds = self.config.run_seeds
-        self.fleet = Fleet(problem.algorithm)
+        self.fleet = fleet
         self.callbacks, self.judge = callbacks, Judge(problem, self.fleet, evaluators)
         self.store = CheckpointStore(directory / CHECKPOINTS)
         self.collector = None
@@ -110,22 +115,30 @@ class Training:
 
     def run(self, *, quiet: bool) -> RunResult:
         """Train to the last step, then evaluate and write ``result.json``."""
+        title = f"{self.config.recipe} × {len(self.seeds)}" if len(self.seeds) > 1 else self.config.recipe
+        display = partial(make_progress, title, quiet=quiet)
+        (outcome,) = in_step([self.rounds(display, quiet=quiet)], self.fleet)
+        if isinstance(outcome, SimtrustError):
+            raise outcome
+        return outcome
+
+    def rounds(self, display: MakeDisplay, *, quiet: bool) -> Rounds:
+        """The same as a generator for `in_step`, which asks for every round's updates."""
         try:
             with telling_how_to_go_on(
                 saved_step=self._saved_step,
                 save=self._save,
                 command=resume_command(self.directory, self.config, self.extra),
             ):
-                result = self._run(quiet=quiet)
+                result = yield from self._rounds(display, quiet=quiet)
         except BaseException as error:
             self.callbacks.on_stop(error)
             raise
         self.callbacks.on_end(result)
         return result
 
-    def _run(self, *, quiet: bool) -> RunResult:
+    def _rounds(self, display: MakeDisplay, *, quiet: bool) -> Rounds:
         config = self.config
-        title = f"{config.recipe} × {len(self.seeds)}" if len(self.seeds) > 1 else config.recipe
         self.callbacks.on_start(RunStart(self.directory, config, self.step, MappingProxyType(self.extra)))
         if not self.fleet.finite(self.agents).all():
             raise self._diagnosed(find_in_state(self.seeds, self.agents, self.step), in_checkpoint=True)
@@ -135,9 +148,9 @@ class Training:
         if self.unfinished is not None:
             self._conclude(dict(self.unfinished.metrics))
         recent, compiling = deque([(time.monotonic(), self.step)], maxlen=RATE_ROUNDS + 1), True
-        with make_progress(title, config.steps, self.step, quiet=quiet) as progress:
+        with display(config.steps, self.step) as progress:
             while self.step < config.steps:
-                self._round()
+                yield from self._round()
                 recent.append((time.monotonic(), self.step))
                 (began, first), (now, step) = recent[0], recent[-1]
                 progress.advance(step, (step - first) / (now - began), self.last_return)
@@ -147,17 +160,16 @@ class Training:
                     compiling = False
         return self._finish()
 
-    def _round(self) -> None:
+    def _round(self) -> Generator[Asked, Answer, None]:
         count = min(self.config.rollout_steps, self.config.steps - self.step)
         metrics: dict[str, Any] = {}
         if self.collector is not None:
             metrics |= self._collect(count)
         before = self.fleet.copy(self.agents)
-        began = time.monotonic()
-        self.agents, updated = self.fleet.train(
-            self.agents, self.problem.log, self.buffer, self.keys[UPDATE], step=self.step, updates=count
-        )
-        self.update_seconds += time.monotonic() - began
+        coefficients = self.problem.algorithm.coefficients
+        share = Share(self.agents, self.problem.log, self.buffer, self.keys[UPDATE], coefficients, self.step)
+        (self.agents, updated), seconds = yield Asked(share, count)
+        self.update_seconds += seconds
         if not (all(map(is_finite, updated.values())) and self.fleet.finite(self.agents).all()):
             found = find_in_updates(
                 self.problem, self.fleet, before, self.buffer, step=self.step, updates=count
@@ -291,6 +303,7 @@ class Training:
             "updates_per_second": round(updates / max(self.update_seconds, 1e-9), 1),
             "wall_seconds": round(self._wall_seconds(), 1),
             "versions": versions(),
+            "device": device_kind(),
             "dataset_sha256": self.extra["dataset_sha256"],
             "command": self.extra["command"],
         }

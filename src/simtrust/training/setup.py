@@ -27,8 +27,9 @@ from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.simulators.built_in import find_built_in, real_machine
 from simtrust.simulators.closing import close_all
 from simtrust.training.config import TrainConfig
-from simtrust.training.fleet import DRAWN_TOGETHER, Log
+from simtrust.training.fleet import Log
 from simtrust.training.log_order import log_on_device
+from simtrust.training.rounds import DRAWN_TOGETHER
 from simtrust.training.scaling import Scaling, make_scaling
 from simtrust.types import Transitions
 

@@ -1,0 +1,60 @@
+"""Several runs in one process, each with a directory of its own, that share a compiled update."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from typing import Protocol
+
+from simtrust.algorithms.agent import Algorithm
+from simtrust.errors import ConfigError, SimtrustError
+from simtrust.training.fleet import Fleet
+from simtrust.training.in_step import Outcome, in_step
+from simtrust.training.loop import FleetOf
+from simtrust.training.progress import rows_of_progress
+from simtrust.training.running import Training
+
+
+class Begin(Protocol):
+    """`training.loop.beginning` or `going_on`, with everything but ``fleet_of``."""
+
+    def __call__(self, *, fleet_of: FleetOf) -> AbstractContextManager[Training]: ...
+
+
+def train_side_by_side(runs: Mapping[str, Begin], *, quiet: bool = False) -> dict[str, Outcome]:
+    """Train runs to their ends, side by side.
+
+    They may differ in their logs, simulators, seeds, steps and in β, not in their recipe, the sizes of
+    observations and actions, or another option of the algorithm: one program updates them all, on a GPU.
+
+    Args:
+        runs: by the titles under which their progress is shown.
+        quiet: show no progress.
+
+    Returns:
+        Every one's result, or the error that it could not be begun with or that stopped it; the others go on.
+    """
+    outcomes: dict[str, Outcome] = {}
+    begun: dict[str, Training] = {}
+    shared: list[Fleet] = []
+
+    def fleet_of(algorithm: Algorithm) -> Fleet:
+        if not shared:
+            shared.append(Fleet(algorithm))
+        if shared[0].algorithm.shape() != algorithm.shape():
+            first = next(iter(begun), "the first run")
+            raise ConfigError(
+                f"its recipe, sizes of observations and actions, or an option other than beta is not that of "
+                f"{first}, so they cannot be trained side by side; train them one after the other"
+            )
+        return shared[0]
+
+    with ExitStack() as stack, rows_of_progress(quiet=quiet) as row:
+        for title, begin in runs.items():
+            try:
+                begun[title] = stack.enter_context(begin(fleet_of=fleet_of))
+            except SimtrustError as error:
+                outcomes[title] = error
+        if begun:
+            rounds = [training.rounds(partial(row, title), quiet=quiet) for title, training in begun.items()]
+            outcomes |= zip(begun, in_step(rounds, shared[0]), strict=True)
+    return {title: outcomes[title] for title in runs}
