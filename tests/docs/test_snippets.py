@@ -121,7 +121,7 @@ LESS = {
         "1000",
         "--product-size",
         "64",
-    ],  # fmt: skip
+    ],
 }
 """What a command or script is given besides, so that it takes seconds; the last of two values counts."""
 NAMED = {"paper": 2, "generate": 3}

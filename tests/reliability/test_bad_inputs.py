@@ -245,7 +245,8 @@ MISTAKES = [
     ("a figure of another machine", "paper figure3 --real log.npz --steps 10000",
      "is 3 wide where simulator 'HalfCheetah"),
     ("a table without logs", "paper table1", "learns from a dataset … --data"),
-    ("a device for no training", "paper figure4 --device cpu", "figure4 has no option --device; leave it out"),
+    ("a device for no training", "paper figure4 --device cpu",
+     "figure4 has no option --device; leave it out"),
     # Many runs, and logs to learn from ---------------------------------------------------------------------
     ("no sweep", "sweep gone.toml", "gone.toml: there is no such file"),
     ("a log for a sweep", "sweep log.npz", "log.npz: it is not TOML"),
