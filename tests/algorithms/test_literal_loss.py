@@ -139,7 +139,7 @@ def by_row(case, agent, *, sign):
     sim = [np.asarray(x, np.float64) for x in case.batch.sim]
     if case.batch.predicted is not None:
         return classified(sim, phi, psi, of_the_model(case.batch.predicted, case.noise), -1)
-    factor = np.asarray(case.algorithm.next_state_noise, np.float64)
+    factor = np.asarray(case.algorithm.coefficients.next_state_noise, np.float64)
     return classified(sim, phi, psi, around(factor, case.noise), 1)
 
 

@@ -35,8 +35,8 @@ OTHER_NAMES = {"shifts": "shift", "columns": "map"}
 def options_of(command: Callable[..., None]) -> list[str]:
     """As they are typed, with the positional ones among them, which then are no options."""
     names = list(inspect.signature(command).parameters)
-    if names == ["config"]:
-        names = [field.name for kind in (TrainConfig, AlgorithmOptions) for field in fields(kind)]
+    if names[:1] == ["config"]:
+        names[:1] = [field.name for kind in (TrainConfig, AlgorithmOptions) for field in fields(kind)]
     return [f"--{OTHER_NAMES.get(name, name).replace('_', '-')}" for name in names]
 
 

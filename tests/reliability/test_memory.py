@@ -222,15 +222,15 @@ def test_the_command_out_of_memory_tells_it_and_goes_on_to_the_same_bits(
 
 
 def test_pythons_memory_error_tells_what_is_saved(undisturbed, tmp_path, monkeypatch):
-    run, train = tmp_path / "run", Fleet.train
+    run, train = tmp_path / "run", Fleet.train_shares
 
-    def exhausted(self, *arguments, step, updates):
-        if step == 5:
+    def exhausted(self, shares, updates):
+        if shares[0].step == 5:
             raise MemoryError("Unable to allocate 3 TiB")
-        return train(self, *arguments, step=step, updates=updates)
+        return train(self, shares, updates)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Fleet, "train", exhausted)
+        patch.setattr(Fleet, "train_shares", exhausted)
         with pytest.raises(
             OutOfMemoryError, match=r"the memory was used up \(Unable to allocate 3 T"
         ) as caught:

@@ -258,7 +258,7 @@ def test_poison_in_the_midst_of_a_run_is_named_before_what_comes_of_it(tmp_path,
             )
             leaf = where(training.agents)
             training.agents = tree_at(where, training.agents, leaf.at[1, 0, 2].set(jnp.inf))
-        begin(training)
+        yield from begin(training)
 
     monkeypatch.setattr(running.Training, "_round", poisoned)
     with pytest.raises(NonFiniteError) as caught:
