@@ -108,6 +108,27 @@ def test_the_seeds_of_instances_follow_from_their_run_alone():
     assert instance_seeds([4, 2**40], 1) == [4, 2**40]
     assert instance_seeds([4, 5], 3)[3:] == instance_seeds([5], 3)
     assert len(set(instance_seeds(range(50), 4))) == 200
+    assert instance_seeds([None, 5], 3) == [None] * 3 + instance_seeds([5], 3)
+
+
+def test_a_run_without_a_seed_goes_on_where_it_is():
+    restarted, going_on, fresh = (collector("Hopper-v5", RUNS * EACH, max_episode_steps=9) for _ in range(3))
+    for each, seeds in ((restarted, [7, 8]), (going_on, [7, 8]), (fresh, [4, 5])):
+        each.restart(seeds)
+    before = [each.collect(Explorer(), None, step=0, count=5 * EACH) for each in (restarted, going_on)]
+    assert np.array_equal(before[0].transitions.reward, before[1].transitions.reward)
+    restarted.restart([4, None])
+    ours, on, new = (
+        each.collect(Explorer(), None, step=0, count=6 * EACH) for each in (restarted, going_on, fresh)
+    )
+    for mine, theirs in (
+        (ours.of(slice(0, 1)), new.of(slice(0, 1))),
+        (ours.of(slice(1, 2)), on.of(slice(1, 2))),
+    ):
+        for field, other in zip(mine.transitions, theirs.transitions, strict=True):
+            assert np.array_equal(field, other)
+        assert mine.episode_returns == theirs.episode_returns
+    assert [len(returns) for returns in ours.episode_returns] == [0, EACH]
 
 
 def test_workers_change_no_bit_of_a_run(train, tmp_path):

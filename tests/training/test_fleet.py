@@ -162,6 +162,26 @@ def test_batches_do_not_depend_on_how_many_are_drawn_together(monkeypatch):
     assert_close(agents[1], agents[20])
 
 
+def test_a_round_is_one_update_after_another(monkeypatch):
+    """Though draws and classifiers are a block ahead of critics and actor, and there are several blocks."""
+    monkeypatch.setattr(rounds, "DRAWN_TOGETHER", 2)
+    fleet, log, buffer, keys = (
+        make_fleet("h2o"),
+        make_log(LOG_ROWS),
+        make_buffer(SIM_ROWS[:1]),
+        seed_keys((3,), UPDATE),
+    )
+    agents, metrics = fleet.train(fleet.create((3,)), log, buffer, keys, step=0, updates=6)
+    agent, update = run_of(fleet.create((3,)), 0), jax.jit(fleet.algorithm.update)
+    infos = []
+    for step in range(6):
+        drawn = fleet.draw(log, buffer, keys, step=step)
+        agent, info = update(agent, run_of(drawn.batch, 0), run_of(drawn.noise, 0))
+        infos.append(info)
+    assert_close(run_of(agents, 0), agent)
+    assert_close(run_of(metrics, 0), {name: np.mean([info[name] for info in infos]) for name in infos[0]})
+
+
 def test_rounds_go_on_where_the_last_one_ended(darc):
     """Batches depend on the step alone, so ten updates are five, and then five from step 5 on."""
     at_once, _ = train(make_fleet("darc"), (3,), SIM_ROWS[:1], updates=2 * UPDATES)

@@ -46,6 +46,13 @@ class Agent(eqx.Module):
     temperature_optimiser: optax.OptState
     classifier_optimiser: optax.OptState | None
 
+    def parted(self) -> tuple["Agent", "Agent"]:
+        """The gap model, and everything else: agents with None for what is the other's (`eqx.combine`)."""
+        where = lambda agent: (agent.classifier, agent.classifier_optimiser)  # noqa: E731
+        nothing = jax.tree.map(lambda _: False, self)
+        gap_model = eqx.tree_at(where, nothing, (True, True), is_leaf=lambda x: x is None)
+        return eqx.partition(self, gap_model)
+
 
 class GapEstimates(NamedTuple):
     """What the classifiers say of a batch's simulated rows, in the order of `Samples`."""
@@ -181,15 +188,26 @@ class Algorithm:
 
     def update(self, agent: Agent, batch: Batch, noise: Noise) -> tuple[Agent, Metrics]:
         """One step of Algorithm 1 on one mini-batch; returns the new agent and scalar metrics."""
+        agent, (estimates, metrics) = self.update_gap_model(agent, batch, noise)
+        agent, info = self.update_policy(agent, batch, noise, estimates)
+        return agent, metrics | info
+
+    def update_gap_model(
+        self, agent: Agent, batch: Batch, noise: Noise
+    ) -> tuple[Agent, tuple[GapEstimates, Metrics]]:
+        """Its first half: the classifiers, and what they then say of the batch. Reads nothing else."""
         metrics: Metrics = {}
         if agent.classifier is not None:
-            agent, info = self.update_classifier(agent, batch, noise)
-            metrics |= info
-        agent, info = self.update_critic(agent, batch, noise)
-        metrics |= info
+            agent, metrics = self.update_classifier(agent, batch, noise)
+        return agent, (self.gap_estimates(agent, batch, noise), metrics)
+
+    def update_policy(
+        self, agent: Agent, batch: Batch, noise: Noise, estimates: GapEstimates
+    ) -> tuple[Agent, Metrics]:
+        """Its second half: critics, actor, temperature, target network. Reads no classifier."""
+        agent, metrics = self.update_critic(agent, batch, noise, estimates)
         agent, info = self.update_actor(agent, batch, noise)
-        metrics |= info
-        return self.update_target(agent), metrics
+        return self.update_target(agent), metrics | info
 
     def update_classifier(self, agent: Agent, batch: Batch, noise: Noise) -> tuple[Agent, Metrics]:
         """One Adam step on the cross-entropy of both domain classifiers (Alg. 1, lines 4 and 5)."""
@@ -283,10 +301,13 @@ class Algorithm:
             sampled_log_density=jax.lax.stop_gradient(density.T),
         )
 
-    def update_critic(self, agent: Agent, batch: Batch, noise: Noise) -> tuple[Agent, Metrics]:
-        """One Adam step on the critics (Alg. 1, line 6)."""
+    def update_critic(
+        self, agent: Agent, batch: Batch, noise: Noise, estimates: GapEstimates | None = None
+    ) -> tuple[Agent, Metrics]:
+        """One Adam step on the critics (Alg. 1, line 6); ``estimates`` of the agent's own, if not given."""
         next_values = self.next_values(agent, concatenate(batch.real, batch.sim), noise)
-        estimates = self.gap_estimates(agent, batch, noise)
+        if estimates is None:
+            estimates = self.gap_estimates(agent, batch, noise)
         loss = jax.grad(self.critic_loss, has_aux=True)
         grads, info = loss(agent.critic, agent, batch, next_values, estimates, noise)
         critic, state = self._step(grads, agent.critic_optimiser, agent.critic)

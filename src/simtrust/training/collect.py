@@ -1,16 +1,16 @@
 """Rollouts: simulated transitions of every run, with that run's current policy."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from jaxtyping import PRNGKeyArray
 
 from simtrust.training.scaling import Scaling
 from simtrust.types import Transitions
 
-Explore = Callable[[np.ndarray, PRNGKeyArray, int], np.ndarray]
+Explore = Callable[[np.ndarray, Any, Any], np.ndarray]
+"""``explore(observation [R, N, O], keys, step) -> actions [R, N, A]``, both as the policies know them."""
 
 
 class Rollout(NamedTuple):
@@ -18,6 +18,10 @@ class Rollout(NamedTuple):
 
     transitions: Transitions[np.ndarray]  # [R, n, ...], in the machine's units
     episode_returns: list[list[float]]  # of each run, the episodes that ended
+
+    def of(self, runs: slice) -> "Rollout":
+        """What some of the runs collected."""
+        return Rollout(Transitions(*(each[runs] for each in self.transitions)), self.episode_returns[runs])
 
 
 class Collector:
@@ -33,17 +37,24 @@ class Collector:
         self.observation = np.zeros(0)
         self.returns = np.zeros(simulator.num_envs)
 
-    def restart(self, seeds: Sequence[int]) -> None:
-        """Begin new episodes, each run's from its own seed [R]. An open episode is cut, not terminated."""
-        self.runs = len(seeds)
-        instances = instance_seeds(seeds, self.simulator.num_envs // self.runs)
-        self.observation, _ = self.simulator.reset(seed=instances)  # pyright: ignore[reportArgumentType]
-        self.returns[:] = 0.0
+    def restart(self, seeds: Sequence[int | None]) -> None:
+        """Begin new episodes, each run's from its own seed [R]. An open episode is cut, not terminated.
 
-    def collect(self, explore: Explore, keys: PRNGKeyArray, *, step: int, count: int) -> Rollout:
+        A run whose seed is None goes on with the episodes that it has.
+        """
+        self.runs = len(seeds)
+        each = self.simulator.num_envs // self.runs
+        instances = instance_seeds(seeds, each)
+        restarted = np.repeat([seed is not None for seed in seeds], each)
+        options = None if restarted.all() else {"reset_mask": restarted}
+        self.observation, _ = self.simulator.reset(seed=instances, options=options)  # pyright: ignore[reportArgumentType]
+        self.returns[restarted] = 0.0
+
+    def collect(self, explore: Explore, keys: Any, *, step: int | np.ndarray, count: int) -> Rollout:
         """``count`` rows of every run, a multiple of N, those of one moment side by side.
 
-        ``step`` numbers them for the exploration's random keys.
+        ``step``, one for all or one a run [R], numbers them for the exploration's random keys. Both are
+        handed on to ``explore``.
         """
         runs, each = self.runs, self.simulator.num_envs // self.runs
         rows: list[Transitions] = []
@@ -71,11 +82,18 @@ class Collector:
         return Rollout(Transitions(*columns), finished)
 
 
-def instance_seeds(run_seeds: Sequence[int], each: int) -> list[int]:
-    """Simulator seeds [R·N]: the run's own for one instance a run, else N that follow from it."""
+def instance_seeds(run_seeds: Sequence[int | None], each: int) -> list[int | None]:
+    """Simulator seeds [R·N]: the run's own for one instance a run, else N that follow from it.
+
+    Those of a run without one are None.
+    """
     if each == 1:
         return list(run_seeds)
-    return [int(s) for seed in run_seeds for s in np.random.SeedSequence(seed).generate_state(each)]
+    return [s for seed in run_seeds for s in _following(seed, each)]
+
+
+def _following(seed: int | None, count: int) -> list[int] | list[None]:
+    return [None] * count if seed is None else np.random.SeedSequence(seed).generate_state(count).tolist()
 
 
 def _by_run(values: np.ndarray, runs: int) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 A GPU updates all runs in one program, mapped over the runs axis R. On a CPU that would be slower than run by
 run, each a program of its own on a thread of its own: batched products of this size leave cores waiting for
-one another. So on a CPU a run has the same bits alone and beside others.
+one another. So on a CPU a run has the same bits alone and beside others. The same goes for the actors of
+trainings that collect together: on a CPU every training's act in the program that it has alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,6 +81,9 @@ class Share(NamedTuple):
 Updated = tuple[Agent, dict[str, np.ndarray]]
 """Agents [R] after a round, and metrics [R], which are means over its updates."""
 UpdateAll = Callable[["Fleet", Sequence[Share], int], list[Updated]]
+Act = Callable[..., np.ndarray]
+"""``act(observation [R, S, O], keys, step) -> actions [R, S, A]``; `Fleet.actor` says what these are."""
+ActAll = Callable[["Fleet", Sequence[Agent], Sequence[PRNGKeyArray]], tuple[Act, Any]]
 
 
 def seed_keys(seeds: Sequence[int], purpose: int) -> PRNGKeyArray:
@@ -128,16 +132,38 @@ def update_one_by_one(fleet: "Fleet", shares: Sequence[Share], updates: int) -> 
     return updated
 
 
+def act_as_one(fleet: "Fleet", agents: Sequence[Agent], keys: Sequence[PRNGKeyArray]) -> tuple[Act, Any]:
+    """The actors of all trainings in one program."""
+    actors = _joined([each.actor for each in agents])
+    return fleet.actor(eqx.tree_at(lambda agent: agent.actor, agents[0], actors)), _joined(keys)
+
+
+def act_one_by_one(fleet: "Fleet", agents: Sequence[Agent], keys: Sequence[PRNGKeyArray]) -> tuple[Act, Any]:
+    """Every training's in the program that it has alone: one for more runs may round differently."""
+    actors, ends = [fleet.actor(each) for each in agents], np.cumsum([len(each) for each in keys])
+    runs = [slice(end - len(each), end) for each, end in zip(keys, ends, strict=True)]
+
+    def act(observation: np.ndarray, keys: Sequence[PRNGKeyArray], step: np.ndarray) -> np.ndarray:
+        each = zip(actors, keys, runs, strict=True)
+        return np.concatenate([actor(observation[own], key, step[own]) for actor, key, own in each])
+
+    return act, keys
+
+
 class Fleet:
     """Compiled operations on ``R`` agents of one algorithm.
 
-    ``update_all`` is `update_as_one` or `update_one_by_one`; by default what suits the device.
+    ``update_all`` is `update_as_one` or `update_one_by_one`, and ``act_all`` `act_as_one` or
+    `act_one_by_one`; by default what suits the device.
     """
 
-    def __init__(self, algorithm: Algorithm, update_all: UpdateAll | None = None):
+    def __init__(
+        self, algorithm: Algorithm, update_all: UpdateAll | None = None, act_all: ActAll | None = None
+    ):
         self.algorithm = algorithm
         on_cpu = jax.default_backend() == "cpu"
         self._update_all = update_all or (update_one_by_one if on_cpu else update_as_one)
+        self._act_all = act_all or (act_one_by_one if on_cpu else act_as_one)
         self.round = jax.jit(
             partial(train_round, algorithm), static_argnames=("updates", "training"), donate_argnums=0
         )
@@ -187,17 +213,27 @@ class Fleet:
         share = Share(None, log, buffer, keys, self.algorithm.coefficients, step)  # pyright: ignore[reportArgumentType]
         return self._draw(share.source(), share.training)
 
-    def actor(self, agents: Agent):
+    def actors(self, agents: Sequence[Agent], keys: Sequence[PRNGKeyArray]) -> tuple[Act, Any]:
+        """`actor` for the runs of several trainings, one's after another's; and their keys as it takes them.
+
+        ``step`` is one a run [R].
+        """
+        return (self.actor(agents[0]), keys[0]) if len(agents) == 1 else self._act_all(self, agents, keys)
+
+    def actor(self, agents: Agent) -> Act:
         """A quick ``act(observation [R, S, O], keys, step) -> actions [R, S, A]`` for one rollout.
 
-        With ``keys`` [R] it explores, without it takes the best action.
+        With ``keys`` [R] it explores, without it takes the best action. ``step`` is one for all, or one a
+        run [R].
         """
         # Flattening a module in Python at every step would cost more than the network itself.
         leaves, structure = jax.tree.flatten(agents.actor)
 
-        def act(observation: np.ndarray, keys: PRNGKeyArray | None = None, step: int = 0) -> np.ndarray:
+        def act(
+            observation: np.ndarray, keys: PRNGKeyArray | None = None, step: int | np.ndarray = 0
+        ) -> np.ndarray:
             actions = self._act[keys is not None]
-            return np.asarray(actions(structure, leaves, observation, keys, np.uint32(step)))
+            return np.asarray(actions(structure, leaves, observation, keys, np.asarray(step, np.uint32)))
 
         return act
 
@@ -205,7 +241,7 @@ class Fleet:
         actors = jax.tree.unflatten(structure, leaves)
         if not explore:
             return over_runs(lambda actor, s: actor.best(s), (0, 0))(actors, observation)
-        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
+        keys = jax.vmap(jax.random.fold_in)(keys, jnp.broadcast_to(step, keys.shape))
         size = self.algorithm.action_size
         noise = jax.vmap(lambda key: jax.random.normal(key, (observation.shape[1], size)))(keys)
         return over_runs(lambda actor, s, noise: actor.explore(s, noise), (0, 0, 0))(

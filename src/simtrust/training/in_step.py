@@ -1,29 +1,44 @@
-"""Trainings in step: each goes its own way between updates, and all are updated at once.
+"""Trainings in step: each goes its own way between what is done for all at once, rollouts and updates.
 
-A training asks for its updates and waits (`training.running`). So trainings of other logs, shifts, seeds and
+A training asks for either and waits (`training.running`). So trainings of other logs, shifts, seeds and
 coefficients keep directories, checkpoints and evaluations of their own, and one that fails stops alone.
 """
 
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from simtrust.errors import SimtrustError
 from simtrust.training.fleet import Fleet, Share, Updated
 from simtrust.training.result import RunResult
+from simtrust.training.rollouts import AskedRollout
 
 
-class Asked(NamedTuple):
-    """What a training waits for: so many updates of its share."""
+class AskedUpdates(NamedTuple):
+    """What a training waits for: so many updates of its share.
+
+    It is sent what they made of it, and the seconds that they took, for all trainings together.
+    """
 
     share: Share
     updates: int
 
+    @property
+    def together_with(self) -> object:
+        """Those that have this in common are carried out together."""
+        return self.updates
 
-Answer = tuple[Updated, float]
-"""What they made of it, and the seconds that they took, for all trainings together."""
-Rounds = Generator[Asked, Answer, RunResult]
+    @staticmethod
+    def answers(fleet: Fleet, asked: Sequence["AskedUpdates"]) -> Sequence[tuple[Updated, float]]:
+        began = time.monotonic()
+        updated = fleet.train_shares([each.share for each in asked], asked[0].updates)
+        seconds = time.monotonic() - began
+        return [(each, seconds) for each in updated]
+
+
+Asked = AskedUpdates | AskedRollout
+Rounds = Generator[Asked, Any, RunResult]
 Outcome = RunResult | SimtrustError
 
 
@@ -38,14 +53,13 @@ def in_step(trainings: Sequence[Rounds], fleet: Fleet) -> list[Outcome]:
     outcomes: dict[int, Outcome] = {}
     asked: dict[int, Asked] = {}
 
-    def go_on(index: int, answer: Answer | Exception | None) -> None:
+    def go_on(index: int, answer: object) -> None:
         training = trainings[index]
         try:
             if isinstance(answer, Exception):
                 asked[index] = training.throw(answer)
             else:
-                # A generator is begun by being sent nothing.
-                asked[index] = training.send(answer)  # pyright: ignore[reportArgumentType]
+                asked[index] = training.send(answer)
         except StopIteration as stop:
             outcomes[index] = stop.value
         except SimtrustError as error:
@@ -53,11 +67,12 @@ def in_step(trainings: Sequence[Rounds], fleet: Fleet) -> list[Outcome]:
 
     try:
         for index in range(len(trainings)):
+            # A generator is begun by being sent nothing.
             go_on(index, None)
         while asked:
-            updates = next(iter(asked.values())).updates
-            group = [index for index, each in asked.items() if each.updates == updates]
-            answers = _answers(fleet, [asked.pop(index).share for index in group], updates)
+            common = next(iter(asked.values())).together_with
+            group = [index for index, each in asked.items() if each.together_with == common]
+            answers = _answers(fleet, [asked.pop(index) for index in group])
             for index, answer in zip(group, answers, strict=True):
                 go_on(index, answer)
     except BaseException as error:
@@ -66,14 +81,12 @@ def in_step(trainings: Sequence[Rounds], fleet: Fleet) -> list[Outcome]:
     return [outcomes[index] for index in range(len(trainings))]
 
 
-def _answers(fleet: Fleet, shares: Sequence[Share], updates: int) -> Sequence[Answer | Exception]:
-    began = time.monotonic()
+def _answers(fleet: Fleet, asked: Sequence[Any]) -> Sequence[object]:
+    """To each what was carried out for all of them, or the error that it, or all, came to."""
     try:
-        updated = fleet.train_shares(shares, updates)
+        return type(asked[0]).answers(fleet, asked)
     except Exception as error:
-        return [error] * len(shares)
-    seconds = time.monotonic() - began
-    return [(each, seconds) for each in updated]
+        return [error] * len(asked)
 
 
 def _stop(trainings: Sequence[Rounds], error: BaseException) -> None:

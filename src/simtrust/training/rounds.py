@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from simtrust.algorithms.agent import Agent, Algorithm, Metrics
+from simtrust.algorithms.agent import Agent, Algorithm, GapEstimates, Metrics
 from simtrust.algorithms.critic import Reads
 from simtrust.algorithms.inputs import Batch, Coefficients, Noise
 from simtrust.data.replay import ReplayBuffer, unpack, unpack_gap
@@ -40,6 +41,14 @@ class Draw(NamedTuple):
     noise: Noise
     numbers: Batch
     """The same batch, where every entry of a row is the number of that row, in the log or in the buffer."""
+
+
+class _Ahead(NamedTuple):
+    """What a block of updates of the policies is given [block, R, ...]."""
+
+    batch: Batch
+    noise: Noise
+    estimates: GapEstimates
 
 
 def drawn_together(updates: int) -> int:
@@ -75,6 +84,9 @@ def train_round(
 
     The runs of the first source are the first agents, and so on. Of the rows of each source's log the
     classifiers learn from the first ``training``.
+
+    What does not depend on the policy, which are the draws and the classifiers, is a block of updates ahead
+    of critics and actors: neither waits for the other, so cores that one leaves idle do the other.
     """
     together = drawn_together(updates)
     coefficients = _joined(
@@ -84,21 +96,50 @@ def train_round(
         ]
     )
 
-    def update(agent: Agent, coefficients: Coefficients, batch: Batch, noise: Noise) -> tuple[Agent, Metrics]:
-        return algorithm.having(coefficients).update(agent, batch, noise)
-
-    def several(agents: Agent, first: Array) -> tuple[Agent, Metrics]:
+    def update_gap_models(gap_models: Agent, block: Array) -> tuple[Agent, tuple[_Ahead, Metrics]]:
         parts = [
-            _draw_of_runs(algorithm, source, rows, first, together)
+            _draw_of_runs(algorithm, source, rows, block * together, together)
             for source, rows in zip(sources, training, strict=True)
         ]
-        by_step = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), _joined(parts))
-        one = over_runs(update, (0, 0, 0, 0))
-        return jax.lax.scan(lambda agents, drawn: one(agents, coefficients, *drawn), agents, by_step)
+        drawn = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), _joined(parts))
+        one = over_runs(
+            lambda agent, own, batch, noise: algorithm.having(own).update_gap_model(agent, batch, noise),
+            (0, 0, 0, 0),
+        )
+        gap_models, (estimates, metrics) = jax.lax.scan(
+            lambda agents, drawn: one(agents, coefficients, *drawn), gap_models, drawn
+        )
+        return gap_models, (_Ahead(*drawn, estimates), metrics)
 
-    firsts = jnp.arange(0, updates, together, dtype=jnp.uint32)
-    agents, metrics = jax.lax.scan(several, agents, firsts)
-    return agents, jax.tree.map(lambda m: m.mean((0, 1)), metrics)
+    def update_policies(policies: Agent, ahead: _Ahead) -> tuple[Agent, Metrics]:
+        one = over_runs(
+            lambda agent, own, given: algorithm.having(own).update_policy(agent, *given), (0, 0, 0)
+        )
+        return jax.lax.scan(lambda agents, given: one(agents, coefficients, given), policies, ahead)
+
+    def block(
+        carried: tuple[Agent, Agent, _Ahead], number: Array
+    ) -> tuple[tuple[Agent, Agent, _Ahead], Metrics]:
+        gap_models, policies, ahead = carried
+        gap_models, (following, metrics) = jax.lax.cond(
+            number < blocks,
+            update_gap_models,
+            lambda *_: (gap_models, (ahead, no_metrics)),
+            gap_models,
+            number,
+        )
+        policies, more = jax.lax.cond(
+            number > 0, update_policies, lambda *_: (policies, no_more), policies, ahead
+        )
+        return (gap_models, policies, following), metrics | more
+
+    gap_models, policies = agents.parted()
+    blocks = updates // together
+    nothing, no_metrics = _zeros(update_gap_models, gap_models, jnp.zeros((), jnp.uint32))[1]
+    no_more = _zeros(update_policies, policies, nothing)[1]
+    numbers = jnp.arange(blocks + 1, dtype=jnp.uint32)
+    (gap_models, policies, _), metrics = jax.lax.scan(block, (gap_models, policies, nothing), numbers)
+    return eqx.combine(gap_models, policies), jax.tree.map(lambda m: m.sum((0, 1)) / updates, metrics)
 
 
 def draw(algorithm: Algorithm, source: Source, training: int) -> Draw:
@@ -174,6 +215,11 @@ def _predicted(algorithm: Algorithm, source: Source, batch: Batch) -> Batch:
     assert source.dynamics is not None
     assert batch.sim is not None
     return batch._replace(predicted=source.dynamics.next_states(batch.sim.observation, batch.sim.action))
+
+
+def _zeros(function: Callable[..., Any], *args: Any) -> Any:
+    """Of the shapes that a function returns."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *args))
 
 
 def _joined(parts: Sequence[Any]) -> Any:

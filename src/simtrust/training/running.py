@@ -6,7 +6,8 @@ simulator's episode is cut (truncated, not terminal) and restarted from a seed d
 step), whether or not the run is ever interrupted. So a resumed run repeats the uninterrupted one bit for
 bit on CPU, with any simulator that honours its seeds, and nothing of its inside needs saving. Where a
 simulator or the user's code fails, the state is saved off this schedule: nothing is lost, but the episode
-is cut once more, and the rest of the run has other bits.
+is cut once more, and the rest of the run has other bits. So it is where it was another training's failure, in
+a simulator that this one shares (`training.rollouts`).
 
 After every round all of the state is checked: one that is not finite is never saved (`training.diagnosis`).
 """
@@ -29,25 +30,19 @@ from simtrust.evaluation.evaluators import Evaluator
 from simtrust.gap.simulator_gap import SimulatorGap
 from simtrust.training.callbacks import Callbacks, RunStart
 from simtrust.training.checkpoint import CheckpointStore
-from simtrust.training.collect import Collector
-from simtrust.training.diagnosis import NonFiniteError, diagnose, diagnose_answer
+from simtrust.training.collect import Rollout
+from simtrust.training.diagnosis import diagnose, diagnose_answer
 from simtrust.training.dynamics_model import with_dynamics_model
 from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, Share, seed_keys
 from simtrust.training.gap_model import gap_model_of_run, measure
-from simtrust.training.in_step import Answer, Asked, Rounds, in_step
+from simtrust.training.in_step import Asked, AskedUpdates, Rounds, in_step
 from simtrust.training.judging import RESTART, Judge, episode_seeds
 from simtrust.training.metrics import MetricsFile
-from simtrust.training.non_finite import (
-    Finding,
-    Witness,
-    find_in_rollout,
-    find_in_state,
-    find_in_updates,
-    is_finite,
-)
+from simtrust.training.non_finite import find_in_rollout, find_in_state, find_in_updates, is_finite
 from simtrust.training.progress import MakeDisplay, make_progress
 from simtrust.training.restoring import restore_buffer, unfinished_lines
 from simtrust.training.result import RESULT_FORMAT, RunResult, seed_results, write_result
+from simtrust.training.rollouts import AskedRollout, Member
 from simtrust.training.run_directory import CHECKPOINTS, resume_command
 from simtrust.training.setup import Problem, versions
 from simtrust.training.stopping import telling_how_to_go_on
@@ -73,13 +68,13 @@ class Training:
         self.fleet = fleet
         self.callbacks, self.judge = callbacks, Judge(problem, self.fleet, evaluators)
         self.store = CheckpointStore(directory / CHECKPOINTS)
-        self.collector = None
+        self.member = None
         if problem.simulator is not None:
-            self.collector = Collector(problem.simulator, problem.scaling)
+            self.member = Member(problem.simulator, problem.scaling, len(self.seeds))
         self.gap_model: SimulatorGap | None = None
         self.agents = self.fleet.create(self.seeds)
         self.buffer: ReplayBuffer | None = None
-        if self.collector is not None:
+        if self.member is not None:
             row = problem.algorithm.simulated_row_size
             self.buffer = ReplayBuffer.create(len(self.seeds), problem.capacity, row)
         self.unsaved: list[np.ndarray] = []
@@ -98,6 +93,9 @@ class Training:
         self.keys = {purpose: seed_keys(self.seeds, purpose) for purpose in (UPDATE, EXPLORE)}
         self.must_restart = True
         self.last_return = ""
+        scale = problem.scaling.reward_scale
+        self._diagnose = partial(diagnose, directory, self.config, extra, reward_scale=scale)
+        self._diagnose_answer = partial(diagnose_answer, directory, self.config, extra, reward_scale=scale)
 
     def _restore(self) -> None:
         assert self.manifest is not None
@@ -123,7 +121,7 @@ class Training:
         return outcome
 
     def rounds(self, display: MakeDisplay, *, quiet: bool) -> Rounds:
-        """The same as a generator for `in_step`, which asks for every round's updates."""
+        """The same as a generator for `in_step`, which asks for every round's rollout and updates."""
         try:
             with telling_how_to_go_on(
                 saved_step=self._saved_step,
@@ -141,7 +139,8 @@ class Training:
         config = self.config
         self.callbacks.on_start(RunStart(self.directory, config, self.step, MappingProxyType(self.extra)))
         if not self.fleet.finite(self.agents).all():
-            raise self._diagnosed(find_in_state(self.seeds, self.agents, self.step), in_checkpoint=True)
+            found = find_in_state(self.seeds, self.agents, self.step)
+            raise self._diagnose(found, saved=self._saved_step(), in_checkpoint=True)
         self.problem = with_dynamics_model(self.problem, self.directory, quiet=quiet)
         if self.problem.recipe.measures_gap:
             self.gap_model = gap_model_of_run(self.problem, self.directory, quiet=quiet)
@@ -160,21 +159,21 @@ class Training:
                     compiling = False
         return self._finish()
 
-    def _round(self) -> Generator[Asked, Answer, None]:
+    def _round(self) -> Generator[Asked, Any, None]:
         count = min(self.config.rollout_steps, self.config.steps - self.step)
         metrics: dict[str, Any] = {}
-        if self.collector is not None:
-            metrics |= self._collect(count)
+        if self.member is not None:
+            metrics |= yield from self._collect(self.member, count)
         before = self.fleet.copy(self.agents)
         coefficients = self.problem.algorithm.coefficients
         share = Share(self.agents, self.problem.log, self.buffer, self.keys[UPDATE], coefficients, self.step)
-        (self.agents, updated), seconds = yield Asked(share, count)
+        (self.agents, updated), seconds = yield AskedUpdates(share, count)
         self.update_seconds += seconds
         if not (all(map(is_finite, updated.values())) and self.fleet.finite(self.agents).all()):
             found = find_in_updates(
                 self.problem, self.fleet, before, self.buffer, step=self.step, updates=count
             )
-            raise self._diagnosed(found)
+            raise self._diagnose(found, saved=self._saved_step())
         self.step += count
         self._conclude(metrics | updated)
 
@@ -200,29 +199,30 @@ class Training:
             self.must_restart = True
             self.callbacks.on_checkpoint(self.step, self.directory)
 
-    def _collect(self, count: int) -> dict[str, Any]:
-        assert self.collector is not None
+    def _collect(self, member: Member, count: int) -> Generator[Asked, Rollout, dict[str, Any]]:
         assert self.buffer is not None
-        act = Witness(self.fleet.actor(self.agents))
+        seeds = episode_seeds(self.seeds, self.step, RESTART)
+        keys = self.keys[EXPLORE]
         try:
-            if self.must_restart:
-                self.collector.restart(episode_seeds(self.seeds, self.step, RESTART))
-                self.must_restart = False
-            rollout = self.collector.collect(act, self.keys[EXPLORE], step=self.step, count=count)
+            rollout = yield AskedRollout(
+                member, self.agents, keys, self.step, count, seeds, self.must_restart
+            )
         except SimulatorError as error:
-            if (found := act.find(self.seeds, self.step, error)) is not None:
-                raise self._diagnosed(found) from error
+            if (found := member.witness.find(self.seeds, self.step, error)) is not None:
+                raise self._diagnose(found, saved=self._saved_step()) from error
             if isinstance(error, NonFiniteAnswer):
                 run = error.instance // self.config.sim_instances
-                error.add_note(self._answer_diagnosed(act.answer(self.seeds, run, self.step, error), error))
+                answer = member.witness.answer(self.seeds, run, self.step, error)
+                error.add_note(self._diagnose_answer(answer, error))
             raise
+        self.must_restart = False
         simulated = rollout.transitions
         gap = None if self.gap_model is None else measure(self.gap_model, simulated)
         # What is beyond float32 is told below, in better words than numpy's.
         with np.errstate(over="ignore"):
             inside = self.problem.scaling.transitions(simulated)
         if (found := find_in_rollout(self.seeds, simulated, inside, gap, self.step)) is not None:
-            raise self._diagnosed(found)
+            raise self._diagnose(found, saved=self._saved_step())
         rows = pack(inside, gap)
         metrics: dict[str, Any] = {
             "simulator_return": [np.mean(r) if r else None for r in rollout.episode_returns]
@@ -268,27 +268,6 @@ class Training:
 
     def _wall_seconds(self) -> float:
         return self.wall_before + time.monotonic() - self.started
-
-    def _diagnosed(self, finding: Finding, *, in_checkpoint: bool = False) -> NonFiniteError:
-        return diagnose(
-            self.directory,
-            self.config,
-            self.extra,
-            finding,
-            reward_scale=self.problem.scaling.reward_scale,
-            saved=self._saved_step(),
-            in_checkpoint=in_checkpoint,
-        )
-
-    def _answer_diagnosed(self, finding: Finding, error: NonFiniteAnswer) -> str:
-        return diagnose_answer(
-            self.directory,
-            self.config,
-            self.extra,
-            finding,
-            error,
-            reward_scale=self.problem.scaling.reward_scale,
-        )
 
     def _finish(self) -> RunResult:
         episodes = self.judge.episodes(self.agents, self.step)
