@@ -109,7 +109,8 @@ def train_round(
         gap_models, (estimates, metrics) = jax.lax.scan(
             lambda agents, drawn: one(agents, coefficients, *drawn), gap_models, drawn
         )
-        return gap_models, (_Ahead(*drawn, estimates), metrics)
+        batch, noise = drawn
+        return gap_models, (_Ahead(batch, noise, estimates), metrics)
 
     def update_policies(policies: Agent, ahead: _Ahead) -> tuple[Agent, Metrics]:
         one = over_runs(
