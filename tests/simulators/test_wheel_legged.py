@@ -265,3 +265,12 @@ def test_restarting_one_instance_leaves_the_others_alone(name):
     for _ in range(10):
         expected = fresh.step(np.ones((1, 1)))[4]["state"][0]
     assert np.array_equal(disturbed.env.true_state[1], expected)
+
+
+def test_a_reward_does_not_depend_on_how_many_are_asked_for_at_once():
+    """To the last bit: else a robot would be another one beside others."""
+    generator = np.random.default_rng(0)
+    states, torques = generator.normal(size=(500, 4)), generator.normal(size=500)
+    for task in BALANCING_TASKS.values():
+        apart = [task.reward(states[i : i + 1], torques[i : i + 1])[0] for i in range(500)]
+        np.testing.assert_array_equal(task.reward(states, torques), apart)

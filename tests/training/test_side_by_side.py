@@ -125,9 +125,11 @@ def test_where_the_update_fails_every_run_says_so(options, tmp_path, monkeypatch
 
     monkeypatch.setattr(Fleet, "train_shares", fail)
     runs = {str(index): begin(tmp_path, index, each) for index, each in enumerate(options)}
-    for end in train_side_by_side(runs, quiet=True).values():
+    for title, end in train_side_by_side(runs, quiet=True).items():
         assert isinstance(end, RunError)
         assert "memory" in str(end)
+        (note,) = end.__notes__
+        assert note.endswith(f"simtrust resume {tmp_path / title}")
 
 
 def test_another_recipe_cannot_be_beside(options, alone, tmp_path):
@@ -136,6 +138,7 @@ def test_another_recipe_cannot_be_beside(options, alone, tmp_path):
     assert isinstance(ends["0"], simtrust.RunResult)
     assert isinstance(ends["1"], ConfigError)
     assert "one after the other" in str(ends["1"])
+    assert not (tmp_path / "1").exists()
 
 
 def test_one_that_cannot_be_begun_does_not_stop_the_others(options, alone, tmp_path):

@@ -117,7 +117,8 @@ def groups_of(cells: Sequence[Cell], seeds: int | None) -> list[tuple[Cell, ...]
         if jax.default_backend() == "cpu":
             most = max(usable_processors() // (seeds or alike[0].seeds), 1)
         groups += [tuple(alike[first : first + most]) for first in range(0, len(alike), most)]
-    return groups
+    # In the order of the table, so that one that is stopped early has whole lines.
+    return sorted(groups, key=lambda group: cells.index(group[0]))
 
 
 def train_cells(

@@ -146,7 +146,6 @@ class BatchedTask(VectorEnv):
         self.groups = _make_groups(name, model, groups, num_envs)
         self.model = self.groups[0].model
         """The first group's; what no shift changes is the same in all."""
-        self._num_envs_each = num_envs // len(groups)
         self._models = [group.model for group in self.groups for _ in range(num_envs)[group.instances]]
         self.time_step: float = self.model.opt.timestep * substeps
         """Seconds of one control step."""

@@ -79,7 +79,8 @@ class BalancingTask:
 
     def reward(self, state: np.ndarray, torque: np.ndarray) -> np.ndarray:
         """Rewards ``[..., S]`` of states ``[..., S, 4]`` and torques ``[..., S]``."""
-        errors = np.square(state - np.asarray(self.targets)) @ np.asarray(self.weights)
+        # A product would round by how many states there are.
+        errors = (np.square(state - np.asarray(self.targets)) * np.asarray(self.weights)).sum(-1)
         return self.base - errors - np.square(torque)
 
     def state_of(self, observations: np.ndarray) -> States:
@@ -240,24 +241,18 @@ class WheelLegged(BatchedTask):
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         limit = self._torque_limit
         torques = [np.clip(given, -limit, limit) for given in self._disturbed(actions)]
-        reward = self._judge(torques)
+        # Group by group, each in the precision of its own torques.
+        rewards = [
+            self.task.reward(self._measured[group.instances], torque[:, 0])
+            for group, torque in zip(self.groups, torques, strict=True)
+        ]
+        reward = np.concatenate(rewards)
         if "uneven-floor" in self._kinds:
             self._wear_floor()
         self._step_physics(torques)
         state = self.true_state
         self._measure(np.arange(self.num_envs), state)
         return reward, np.abs(state[:, 0]) > FALLEN_TILT, {"state": state}
-
-    def _judge(self, torques: Sequence[np.ndarray]) -> np.ndarray:
-        """Rewards ``[S]``; a product of so many rows as alone, because their number decides how it rounds."""
-        each = (-1, self._num_envs_each)
-        rewards = [
-            self.task.reward(
-                self._measured[group.instances].reshape(*each, len(STATE_NAMES)), torque.reshape(each)
-            )
-            for group, torque in zip(self.groups, torques, strict=True)
-        ]
-        return np.concatenate(rewards).ravel()
 
     def _observe(self) -> np.ndarray:
         return self._measured[:, self._observed]

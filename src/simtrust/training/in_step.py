@@ -37,7 +37,19 @@ class AskedUpdates(NamedTuple):
         return [(each, seconds) for each in updated]
 
 
-Asked = AskedUpdates | AskedRollout
+class Begun(NamedTuple):
+    """What a training waits for first: that all others have come as far, so that each is told of a stop."""
+
+    @property
+    def together_with(self) -> object:
+        return Begun
+
+    @staticmethod
+    def answers(fleet: Fleet, asked: Sequence["Begun"]) -> Sequence[None]:
+        return [None] * len(asked)
+
+
+Asked = Begun | AskedUpdates | AskedRollout
 Rounds = Generator[Asked, Any, RunResult]
 Outcome = RunResult | SimtrustError
 
@@ -57,7 +69,7 @@ def in_step(trainings: Sequence[Rounds], fleet: Fleet) -> list[Outcome]:
         training = trainings[index]
         try:
             if isinstance(answer, Exception):
-                asked[index] = training.throw(answer)
+                asked[index] = training.throw(_of_its_own(answer))
             else:
                 asked[index] = training.send(answer)
         except StopIteration as stop:
@@ -87,6 +99,15 @@ def _answers(fleet: Fleet, asked: Sequence[Any]) -> Sequence[object]:
         return type(asked[0]).answers(fleet, asked)
     except Exception as error:
         return [error] * len(asked)
+
+
+def _of_its_own(error: Exception) -> Exception:
+    """The same error for one training, which adds notes to it that say how that one goes on."""
+    own = type(error).__new__(type(error), *error.args)
+    own.args, own.__cause__ = error.args, error.__cause__
+    own.__dict__.update(error.__dict__)
+    own.__notes__ = list(getattr(error, "__notes__", ()))
+    return own.with_traceback(error.__traceback__)
 
 
 def _stop(trainings: Sequence[Rounds], error: BaseException) -> None:

@@ -100,8 +100,8 @@ def beginning(
             }
             if evaluators:
                 extra["evaluators"] = sorted(evaluators)
-            write_atomically(directory / "config.json", config_to_json(config, **extra).encode())
             fleet = fleet_of(problem.algorithm)
+            write_atomically(directory / "config.json", config_to_json(config, **extra).encode())
             yield Training(problem, directory, extra, listeners, evaluators, fleet)
 
 

@@ -35,7 +35,7 @@ from simtrust.training.diagnosis import diagnose, diagnose_answer
 from simtrust.training.dynamics_model import with_dynamics_model
 from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, Share, seed_keys
 from simtrust.training.gap_model import gap_model_of_run, measure
-from simtrust.training.in_step import Asked, AskedUpdates, Rounds, in_step
+from simtrust.training.in_step import Asked, AskedUpdates, Begun, Rounds, in_step
 from simtrust.training.judging import RESTART, Judge, episode_seeds
 from simtrust.training.metrics import MetricsFile
 from simtrust.training.non_finite import find_in_rollout, find_in_state, find_in_updates, is_finite
@@ -138,6 +138,7 @@ class Training:
     def _rounds(self, display: MakeDisplay, *, quiet: bool) -> Rounds:
         config = self.config
         self.callbacks.on_start(RunStart(self.directory, config, self.step, MappingProxyType(self.extra)))
+        yield Begun()
         if not self.fleet.finite(self.agents).all():
             found = find_in_state(self.seeds, self.agents, self.step)
             raise self._diagnose(found, saved=self._saved_step(), in_checkpoint=True)
@@ -166,14 +167,18 @@ class Training:
             metrics |= yield from self._collect(self.member, count)
         before = self.fleet.copy(self.agents)
         coefficients = self.problem.algorithm.coefficients
-        share = Share(self.agents, self.problem.log, self.buffer, self.keys[UPDATE], coefficients, self.step)
-        (self.agents, updated), seconds = yield AskedUpdates(share, count)
+        # Not kept under a name: the agents are given up.
+        (self.agents, updated), seconds = yield AskedUpdates(
+            Share(self.agents, self.problem.log, self.buffer, self.keys[UPDATE], coefficients, self.step),
+            count,
+        )
         self.update_seconds += seconds
         if not (all(map(is_finite, updated.values())) and self.fleet.finite(self.agents).all()):
             found = find_in_updates(
                 self.problem, self.fleet, before, self.buffer, step=self.step, updates=count
             )
             raise self._diagnose(found, saved=self._saved_step())
+        del before
         self.step += count
         self._conclude(metrics | updated)
 
