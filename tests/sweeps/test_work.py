@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 import time
 import tomllib
@@ -109,8 +110,14 @@ def test_what_a_process_returns_or_how_it_ends(tried):
     assert start(os._exit, 7).value() == Broken("its worker process ended with exit status 7")
 
 
-def test_an_interrupted_process_ends_in_order(tried, tmp_path):
-    running = start(tried.waits, str(tmp_path / "here"))
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_an_interrupted_process_ends_in_order(tried, tmp_path, handler):
+    """Also if it was started by one that ignores interrupts, as in the background of a shell's script."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        running = start(tried.waits, str(tmp_path / "here"))
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_until((tmp_path / "here").exists)
     running.interrupt()
     assert not (tmp_path / "here").exists() and not running.process.is_alive()
