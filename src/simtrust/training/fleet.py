@@ -23,7 +23,7 @@ from simtrust.data.replay import ReplayBuffer, unpack
 from simtrust.gap.classifier import REAL, SIM, classifier_accuracy
 from simtrust.gap.dynamics_model import DynamicsModel
 from simtrust.limits import usable_processors
-from simtrust.training.rounds import Draw, Source, draw, over_runs, train_round
+from simtrust.training.rounds import Draw, Source, draw, joined, over_runs, train_round
 
 # What a random key is for. Every stream is folded from the run's seed, this number, and the step.
 CREATE, UPDATE, EXPLORE, FIT_GAP, FIT_DYNAMICS = range(5)
@@ -86,6 +86,9 @@ Act = Callable[..., np.ndarray]
 ActAll = Callable[["Fleet", Sequence[Agent], Sequence[PRNGKeyArray]], tuple[Act, Any]]
 
 
+_joined = jax.jit(joined)
+
+
 def seed_keys(seeds: Sequence[int], purpose: int) -> PRNGKeyArray:
     """One random key a run [R], of one purpose."""
     return jnp.stack([jax.random.fold_in(jax.random.key(seed), purpose) for seed in seeds])
@@ -127,8 +130,8 @@ def update_one_by_one(fleet: "Fleet", shares: Sequence[Share], updates: int) -> 
     updated = []
     for share in shares:
         agents, metrics = zip(*(next(done) for _ in share.keys), strict=True)
-        joined = {name: np.concatenate([m[name] for m in metrics]) for name in metrics[0]}
-        updated.append((_joined(agents), joined))
+        means = {name: np.concatenate([m[name] for m in metrics]) for name in metrics[0]}
+        updated.append((_joined(agents), means))
     return updated
 
 
@@ -283,9 +286,3 @@ def _parted(tree: Any, sizes: tuple[int, ...]) -> list[Any]:
         jax.tree.map(lambda x, end=end, size=size: x[end - size : end], tree)
         for end, size in zip(ends, sizes, strict=True)
     ]
-
-
-@jax.jit
-def _joined(parts: Sequence[Any]) -> Any:
-    """Trees of arrays [R, ...] one after the other, along the runs."""
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)

@@ -89,7 +89,7 @@ def train_round(
     of critics and actors: neither waits for the other, so cores that one leaves idle do the other.
     """
     together = drawn_together(updates)
-    coefficients = _joined(
+    coefficients = joined(
         [
             jax.tree.map(lambda x, s=s: jnp.broadcast_to(x, (len(s.runs), *x.shape)), s.coefficients)
             for s in sources
@@ -101,7 +101,7 @@ def train_round(
             _draw_of_runs(algorithm, source, rows, block * together, together)
             for source, rows in zip(sources, training, strict=True)
         ]
-        drawn = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), _joined(parts))
+        drawn = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), joined(parts))
         one = over_runs(
             lambda agent, own, batch, noise: algorithm.having(own).update_gap_model(agent, batch, noise),
             (0, 0, 0, 0),
@@ -223,7 +223,7 @@ def _zeros(function: Callable[..., Any], *args: Any) -> Any:
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *args))
 
 
-def _joined(parts: Sequence[Any]) -> Any:
+def joined(parts: Sequence[Any]) -> Any:
     """Trees of arrays [R, ...], one after the other along the runs."""
     return parts[0] if len(parts) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 

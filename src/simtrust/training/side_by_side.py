@@ -61,7 +61,7 @@ def train_side_by_side(runs: Mapping[str, Begin], *, quiet: bool = False) -> dic
                 begun[title] = stack.enter_context(begin(fleet_of=fleet_of))
             except SimtrustError as error:
                 outcomes[title] = error
-        for collecting in joined(begun.values()):
+        for collecting in join_simulators(begun.values()):
             stack.callback(collecting.close)
         if begun:
             rounds = [training.rounds(partial(row, title), quiet=quiet) for title, training in begun.items()]
@@ -69,7 +69,7 @@ def train_side_by_side(runs: Mapping[str, Begin], *, quiet: bool = False) -> dic
     return {title: outcomes[title] for title in runs}
 
 
-def joined(trainings: Iterable[Training]) -> list[Collecting]:
+def join_simulators(trainings: Iterable[Training]) -> list[Collecting]:
     """Let trainings that can collect together do so, and return what they share; the others go on alone.
 
     They can if their simulators are the same built-in one, in any shifts, with as many instances a run, and
@@ -82,10 +82,10 @@ def joined(trainings: Iterable[Training]) -> list[Collecting]:
         if built_in is not None and config.steps % config.rollout_steps == 0:
             common = (built_in.name, config.sim_instances, config.rollout_steps)
             alike.setdefault(common, []).append(each)
-    return [_joined(name, each, group) for (name, each, _), group in alike.items() if len(group) > 1]
+    return [_sharing(name, each, group) for (name, each, _), group in alike.items() if len(group) > 1]
 
 
-def _joined(name: str, instances: int, trainings: list[Training]) -> Collecting:
+def _sharing(name: str, instances: int, trainings: list[Training]) -> Collecting:
     shifts = {each.member: parse_shifts(each.config.shifts) for each in trainings if each.member is not None}
 
     def make(members: Iterable[Member]) -> GuardedSimulator:
