@@ -29,12 +29,28 @@ class SimulatorError(SimtrustError, RuntimeError):
     """
 
 
-class NonFiniteAnswer(SimulatorError):
-    """A simulator answered NaN or infinity: ``values`` of its ``instance`` as ``what``, such as a reward."""
+class InstanceError(SimulatorError):
+    """One ``instance`` of a simulator's ``instances`` failed; ``told``, after their names, says how."""
 
-    def __init__(self, message: str, instance: int, what: str, values: Any):
-        super().__init__(message)
-        self.instance, self.what, self.values = instance, what, values
+    def __init__(self, simulator: str, instance: int, instances: int, told: str):
+        super().__init__(f"{simulator}, instance {instance} of {instances}{told}")
+        self.instance, self.told = instance, told
+
+    def of(self, simulator: str, instance: int, instances: int) -> "InstanceError":
+        """The same error in terms of another simulator, which shares its instances with this one."""
+        return InstanceError(simulator, instance, instances, self.told)
+
+
+class NonFiniteAnswer(InstanceError):
+    """An instance answered NaN or infinity: ``values`` as ``what``, such as a reward."""
+
+    def __init__(self, simulator: str, instance: int, instances: int, told: str, what: str, values: Any):
+        super().__init__(simulator, instance, instances, told)
+        self.what, self.values = what, values
+
+    def of(self, simulator: str, instance: int, instances: int) -> "NonFiniteAnswer":
+        """As `InstanceError.of`."""
+        return NonFiniteAnswer(simulator, instance, instances, self.told, self.what, self.values)
 
 
 class RunError(SimtrustError, RuntimeError):

@@ -8,16 +8,16 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from simtrust.errors import SimulatorError, describe_error
+from simtrust.errors import InstanceError, SimulatorError, describe_error
 from simtrust.simulators.foreign_code import contained, signals_kept
 
 
-def where(name: str, instance: int, num_envs: int, step: int, action: np.ndarray | None) -> str:
-    """The place of an error, in words; ``action`` ``[A]`` is None at a reset."""
+def when(step: int, action: np.ndarray | None) -> str:
+    """At what an instance failed, in words; ``action`` ``[A]`` is None at a reset."""
     if action is None:
-        return f"{name}, instance {instance} of {num_envs}, at reset"
+        return ", at reset"
     shown = np.array2string(np.asarray(action), separator=", ", max_line_width=10**6)
-    return f"{name}, instance {instance} of {num_envs}, step {step} since its reset, action {shown}"
+    return f", step {step} since its reset, action {shown}"
 
 
 def is_number(array: np.ndarray) -> bool:
@@ -88,10 +88,10 @@ class CheckedInstance(gymnasium.Wrapper):
         with contained():
             super().close()
 
-    def here(self, problem: str) -> SimulatorError:
+    def here(self, problem: str) -> InstanceError:
         """An error at the latest step or reset."""
-        place = where(self._title, self._instance, self._num_envs, self._steps, self._action)
-        return SimulatorError(f"{place}: {problem}")
+        told = f"{when(self._steps, self._action)}: {problem}"
+        return InstanceError(self._title, self._instance, self._num_envs, told)
 
     def _call(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
         try:

@@ -7,9 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 
-from simtrust.errors import NonFiniteAnswer, SimulatorError, describe_error
+from simtrust.errors import InstanceError, NonFiniteAnswer, SimulatorError, describe_error
 from simtrust.simulators.batched import BatchedTask
-from simtrust.simulators.checked_instance import CheckedInstance, is_number, where
+from simtrust.simulators.checked_instance import CheckedInstance, is_number, when
 from simtrust.simulators.task_specs import States
 
 
@@ -91,9 +91,7 @@ class GuardedSimulator(VectorWrapper):
         """
         if self._must_reset.any():
             first = int(self._must_reset.argmax())
-            raise SimulatorError(
-                f"{self.name}, instance {first} of {self.num_envs}: reset it before this step"
-            )
+            raise InstanceError(self.name, first, self.num_envs, ": reset it before this step")
         actions = self._checked_actions(actions)
         self._steps += 1
         answer = self._call(actions, self.env.step, actions)
@@ -221,9 +219,10 @@ class GuardedSimulator(VectorWrapper):
             )
         if not np.isfinite(actions).all():
             instance, dimension = _first_not_finite(actions)
-            place = self._where(instance, actions, step=int(self._steps[instance]) + 1)
-            value = actions[instance, dimension]
-            raise SimulatorError(f"{place}: action dimension {dimension} is {value}; nothing was stepped")
+            step, value = int(self._steps[instance]) + 1, actions[instance, dimension]
+            problem = f"action dimension {dimension} is {value}; nothing was stepped"
+            told = f"{when(step, actions[instance])}: {problem}"
+            raise InstanceError(self.name, instance, self.num_envs, told)
         return actions if actions.dtype.kind == "f" else actions.astype(self.single_action_space.dtype)
 
     def _check_observation(self, observation: np.ndarray, actions: np.ndarray | None) -> None:
@@ -241,8 +240,9 @@ class GuardedSimulator(VectorWrapper):
         self._must_reset[:] = True
         place = f" dimension {dimension[0]}" if dimension else ""
         value = values[(instance, *dimension)]
-        message = f"{self._where(instance, actions)}: {what}{place} is {value}"
-        raise NonFiniteAnswer(message, instance, what, np.array(values[instance]))
+        told = f"{self._when(instance, actions)}: {what}{place} is {value}"
+        answered = np.array(values[instance])
+        raise NonFiniteAnswer(self.name, instance, self.num_envs, told, what, answered)
 
     def _call(self, actions: np.ndarray | None, function: Callable, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -254,12 +254,11 @@ class GuardedSimulator(VectorWrapper):
             self._must_reset[:] = True
             # MuJoCo's batch and our tasks tell which instances failed; others name it themselves.
             instance = int(np.ravel(getattr(error, "ids", [0]))[0])
-            raise SimulatorError(f"{self._where(instance, actions)}: {describe_error(error)}") from error
+            told = f"{self._when(instance, actions)}: {describe_error(error)}"
+            raise InstanceError(self.name, instance, self.num_envs, told) from error
 
-    def _where(self, instance: int, actions: np.ndarray | None, step: int | None = None) -> str:
-        action = None if actions is None else actions[instance]
-        step = int(self._steps[instance]) if step is None else step
-        return where(self.name, instance, self.num_envs, step, action)
+    def _when(self, instance: int, actions: np.ndarray | None) -> str:
+        return when(int(self._steps[instance]), None if actions is None else actions[instance])
 
 
 def _first_not_finite(values: np.ndarray) -> list[int]:

@@ -9,7 +9,6 @@ terms, and leaves. The others' episodes are cut there as at a checkpoint, and th
 nothing is lost of them, but the rest has other bits, those of a run that was stopped and resumed there.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,16 +17,13 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import PRNGKeyArray
 
 from simtrust.algorithms.agent import Agent
-from simtrust.errors import NonFiniteAnswer, SimulatorError
+from simtrust.errors import InstanceError, SimulatorError
 from simtrust.simulators.closing import close_all
 from simtrust.simulators.guard import GuardedSimulator
 from simtrust.training.collect import Collector, Explore, Rollout
 from simtrust.training.fleet import Fleet
 from simtrust.training.non_finite import Witness
 from simtrust.training.scaling import Scaling
-
-_PLACE = r", instance (\d+) of \d+"
-"""How a guarded simulator's errors name an instance, after its own name."""
 
 
 class Member:
@@ -143,10 +139,9 @@ class Collecting:
         All fail where nobody can tell.
         """
         failed = dict.fromkeys(waiting, error)
-        if len(self.members) > 1 and (owner := self._owner(error)) is not None:
-            member, instance = owner
-            own = _in_terms_of(member.simulator, error, instance)
-            failed = {member: own} if member in waiting else {}
+        if len(self.members) > 1 and isinstance(error, InstanceError) and self._collector is not None:
+            member, instance = self._owner(error.instance)
+            failed = {member: _in_terms_of(member.simulator, error, instance)} if member in waiting else {}
         for member in failed:
             runs = self._runs.get(member, slice(0, 0))
             member.witness = Witness(_nobody)
@@ -154,19 +149,13 @@ class Collecting:
             member.witness.action = self._witness.action[runs]
         return failed
 
-    def _owner(self, error: SimulatorError) -> tuple[Member, int] | None:
-        """Whose instance an error of the simulator names, and which of theirs; None if it names none."""
-        if self._collector is None:
-            return None
-        assert isinstance(self._collector.simulator, GuardedSimulator)
-        name = re.escape(self._collector.simulator.name)
-        found = re.match(name + _PLACE, str(error))
-        instance = int(found[1]) if found else -1
+    def _owner(self, instance: int) -> tuple[Member, int]:
+        """Whose an instance of the shared simulator is, and which of theirs."""
         for member in self._runs:
-            if 0 <= instance < member.simulator.num_envs:
+            if instance < member.simulator.num_envs:
                 return member, instance
             instance -= member.simulator.num_envs
-        return None
+        raise AssertionError("an instance of nobody")
 
 
 def one_scaling(members: Sequence[Member]) -> Scaling:
@@ -195,14 +184,9 @@ def _nobody(*_: object) -> np.ndarray:
     raise AssertionError("nobody acts")
 
 
-def _in_terms_of(simulator: VectorEnv, error: SimulatorError, instance: int) -> SimulatorError:
+def _in_terms_of(simulator: VectorEnv, error: InstanceError, instance: int) -> SimulatorError:
     """The error of a shared simulator as if it were that of ``instance`` of a training's own."""
     assert isinstance(simulator, GuardedSimulator)
-    rest = re.split(_PLACE, str(error), maxsplit=1)[-1]
-    told = f"{simulator.name}, instance {instance} of {simulator.num_envs}{rest}"
-    if isinstance(error, NonFiniteAnswer):
-        own = NonFiniteAnswer(told, instance, error.what, error.values)
-    else:
-        own = SimulatorError(told)
+    own = error.of(simulator.name, instance, simulator.num_envs)
     own.__cause__ = error.__cause__
     return own.with_traceback(error.__traceback__)
