@@ -166,25 +166,31 @@ def test_episodes_that_end_at_other_times(made, tmp_path):
     assert made == [ALL]
 
 
-@pytest.mark.parametrize(
-    ("other", "shared"),
-    [
-        ({"sim": "Walker2d-v5", "real_env": "HalfCheetah-v5"}, [ALL[:4]]),
-        ({"sim_instances": 2}, [ALL[:4]]),
-        ({"rollout_steps": 40, "steps": 80}, [ALL[:4]]),
-        ({"steps": 90}, [ALL[:4]]),
-        ({"seeds": 1}, [ALL[:5]]),
-        ({"sim": "halfcheetah"}, [ALL]),
-    ],
-)
-def test_what_is_not_alike_is_not_shared_and_everyone_is_what_it_is_alone(
-    cheetahs, alone, made, tmp_path, other, shared
-):
-    options = [*cheetahs[:2], {**cheetahs[2], **other}]
-    (its_own,) = train_alone(options[2:], tmp_path / "alone")
-    for outcome, directory in zip(train_together(options, tmp_path), [*alone[:2], its_own], strict=True):
+UNLIKE = {
+    "another simulator": {"sim": "Walker2d-v5", "real_env": "HalfCheetah-v5"},
+    "two instances a run": {"sim_instances": 2},
+    "rollouts twice as long": {"rollout_steps": 2 * ROUND, "steps": 4 * ROUND},
+    "a last rollout that is shorter": {"steps": 9 * ROUND // 2},
+}
+
+
+def test_what_is_not_alike_is_not_shared_and_everyone_is_what_it_is_alone(cheetahs, alone, made, tmp_path):
+    unlike = [{**cheetahs[2], "seeds": 1, **other} for other in UNLIKE.values()]
+    its_own = train_alone(unlike, tmp_path / "alone")
+    ours = train_together([*cheetahs[:2], *unlike], tmp_path)
+    for outcome, directory in zip(ours, [*alone[:2], *its_own], strict=True):
         assert_same(outcome, directory)
-    assert made == shared
+    assert made == [ALL[:4]]
+
+
+@pytest.mark.parametrize(
+    ("other", "shared"), [({"sim": "halfcheetah"}, ALL), ({"seeds": 1}, ALL[:5]), ({"first_seed": 9}, ALL)]
+)
+def test_names_and_seeds_may_differ(cheetahs, made, tmp_path, other, shared):
+    short = [{**each, "steps": ROUND} for each in (*cheetahs[:2], {**cheetahs[2], **other})]
+    for outcome in train_together(short, tmp_path):
+        assert isinstance(outcome, simtrust.RunResult)
+    assert made == [shared]
 
 
 def test_several_instances_a_run(cheetahs, made, tmp_path):
