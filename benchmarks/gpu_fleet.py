@@ -25,7 +25,7 @@ from rates import GFLOP_PER_H2O_UPDATE, PEAKS, Peak, chain_rate, one_round, rand
 from simtrust.algorithms.agent import Algorithm
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import get_recipe
-from simtrust.device import choose_device, device_kind
+from simtrust.device import choose_device, device_kind, free_device_memory
 from simtrust.errors import ConfigError
 from simtrust.limits import available_memory, usable_processors
 from simtrust.simulators import make_simulator
@@ -94,10 +94,8 @@ def needed_bytes(runs: int, simulated_rows: int, log_rows: int, row_size: int, p
 
 def free_bytes() -> int:
     """Of the device's memory that JAX may take, or of the machine's where that is the same."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return available_memory()
+    free = free_device_memory()
+    return available_memory() if free is None else free
 
 
 def peak_bytes() -> int | None:

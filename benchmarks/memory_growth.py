@@ -24,8 +24,9 @@ from simtrust.simulators import make_simulator
 from simtrust.training.callbacks import Callback
 from simtrust.training.config import TrainConfig
 from simtrust.training.loop import train
+from simtrust.training.memory import predicted_memory
 from simtrust.training.metrics import MetricRecord
-from simtrust.training.setup import predicted_bytes, prepare
+from simtrust.training.setup import prepare
 
 SIMULATOR, EPISODE, EPISODES = "HalfCheetah-v5", 500, 4
 ROWS_OF_TABLE = 20
@@ -67,7 +68,7 @@ def predicted(config: TrainConfig) -> float:
     """MiB that a run is said to need before it begins."""
     problem = prepare(config)
     rows = 0 if problem.dataset is None else len(problem.dataset)
-    needed = predicted_bytes(config, problem.algorithm, rows, problem.capacity)
+    needed = predicted_memory(config, problem.algorithm, rows, problem.capacity).machine
     problem.close()
     return needed / MIB
 

@@ -5,12 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from simtrust import device
 from simtrust.commands import sweep as sweep_command
 from simtrust.commands.paper import PAPER_OPTIONS, paper
-from simtrust.device import choose_device, device_kind
+from simtrust.device import choose_device, device_kind, free_device_memory
 from simtrust.errors import ConfigError
 from simtrust.sweeps import local_engine, ray_engine, work
 from simtrust.sweeps.work import Order, carry_out
@@ -182,3 +183,21 @@ def test_a_device_says_nothing_to_what_trains_nothing():
         assert "device" not in PAPER_OPTIONS[study]
         with pytest.raises(ConfigError, match=f"{study} has no option --device; leave it out"):
             paper(study, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("stats", "free"),
+    [({"bytes_limit": 100, "bytes_in_use": 30}, 70), ({"bytes_limit": 100}, 100), ({}, None), (None, None)],
+)
+def test_what_a_gpu_has_left_is_what_jax_may_still_take(monkeypatch, stats, free):
+    class Device:
+        def memory_stats(self):
+            return stats
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+    assert free_device_memory() == free
+
+
+@without_gpu
+def test_a_processor_has_no_memory_of_its_own():
+    assert free_device_memory() is None

@@ -64,6 +64,19 @@ def device_kind() -> str:
     return str(jax.devices()[0].device_kind)
 
 
+def free_device_memory() -> int | None:
+    """Bytes of a GPU's memory that JAX may still take.
+
+    None where JAX computes in the machine's own memory, or the device does not tell.
+    """
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" not in stats:
+        return None
+    return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+
+
 def _no_gpu(told: str) -> str:
     if not any(map(_is_installed, PLUGINS)):
         return "--device gpu: JAX's CUDA plugin is not installed: pip install 'simtrust[gpu]'"

@@ -33,6 +33,7 @@ from simtrust.simulators import make_simulator
 from simtrust.simulators.log_recording import generate_wheel_legged_log
 from simtrust.training.config import TrainConfig, config_from_json, config_to_json
 from simtrust.training.diagnosis import NonFiniteError
+from simtrust.training.memory import NoRoomError
 from simtrust.training.run_directory import lock
 from simtrust.training.setup import prepare
 from simtrust.training.storage import StorageError
@@ -398,6 +399,24 @@ class TestTraining:
         with pytest.raises(RunError, match=r"-gravity-h2o: the loss is NaN\n.*-cql: 9 GiB, 1 GiB are free$"):
             run(tmp_path, data, cells=("*-h2o", "*-cql", "*-sac"))
         assert trained == ["h2o", "cql", "sac"]
+
+    def test_cells_that_the_others_leave_no_memory_for_are_trained_after_them(
+        self, tmp_path, data, monkeypatch
+    ):
+        """One cell at a time fits, but sac never does."""
+        groups = []
+
+        def train_cells(group, *_, **__):
+            groups.append([one.recipe for one in group])
+            ends = {one.name: NoRoomError("9 GiB, 1 GiB are free") for one in group}
+            return ends if group[0].recipe == "sac" else {**ends, group[0].name: None}
+
+        monkeypatch.setattr(tables, "train_cells", train_cells)
+        monkeypatch.setattr(tables, "groups_of", lambda cells, _: [tuple(cells)])
+        with pytest.raises(RunError, match=r"to its end:\n[a-z-]+-sac: 9 GiB, 1 GiB are free$"):
+            run(tmp_path, data, cells=("*-h2o", "*-cql", "*-sac"))
+        assert [len(group) for group in groups] == [3, 2, 1]
+        assert [group[0] for group in groups][2] == "sac"
 
     def test_cells_of_one_recipe_are_trained_side_by_side_where_that_fills_the_machine(self, monkeypatch):
         settings = [

@@ -21,6 +21,7 @@ from simtrust.training import setup
 from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.config import TrainConfig
 from simtrust.training.fleet import Fleet
+from simtrust.training.memory import BASE_BYTES, predicted_memory
 from simtrust.training.out_of_memory import OutOfMemoryError, telling_out_of_memory
 
 MIB, GIB = 2**20, 2**30
@@ -158,13 +159,13 @@ def predicted(**options) -> int:
     config = TrainConfig(recipe="sac", sim="Pendulum-v1", **options)
     problem = setup.prepare(config)
     problem.close()
-    return setup.predicted_bytes(config, problem.algorithm, 0, problem.capacity)
+    return predicted_memory(config, problem.algorithm, 0, problem.capacity).machine
 
 
 def test_what_grows_with_the_options_is_predicted():
     row = 4 * (3 + 1 + 1 + 3 + 1)
     usual = predicted(steps=100_000)
-    assert usual > setup.BASE_BYTES
+    assert usual > BASE_BYTES
     more = predicted(steps=100_000, buffer_capacity=50_000)
     assert usual - more == 50_000 * row
     rare = predicted(steps=100_000, checkpoint_every=100_000)

@@ -9,14 +9,14 @@ from simtrust.errors import ConfigError
 from simtrust.sweeps import checking
 from simtrust.sweeps.local_engine import side_by_side
 from simtrust.sweeps.plan import make_plan
-from simtrust.training import setup
+from simtrust.training import memory, setup
 
 
 def test_every_number_of_seeds_is_checked(common, written, monkeypatch):
     runs = make_plan(written(f"{common}recipe = 'sac'\n[grid]\nseeds = [1, 2]")).runs
     with closing(setup.prepare(runs[0].config)) as one:
-        enough = setup.predicted_bytes(one.config, one.algorithm, len(one.dataset), one.capacity)
-    monkeypatch.setattr(setup, "available_memory", lambda: enough)
+        enough = memory.predicted_memory(one.config, one.algorithm, len(one.dataset), one.capacity).machine
+    monkeypatch.setattr(memory, "available_memory", lambda: enough)
     assert list(checking.check_problems(runs[:1])) == ["seeds=1"]
     with pytest.raises(ConfigError, match="run seeds=2: this run needs about"):
         checking.check_problems(runs)
@@ -27,7 +27,7 @@ def test_those_at_a_time_must_fit_together(common, written, monkeypatch):
     prepared = []
     monkeypatch.setattr(checking, "prepare", lambda config: prepared.append(config) or setup.prepare(config))
     needed = iter([2, 7])
-    monkeypatch.setattr(checking, "predicted_bytes", lambda *_: next(needed) * 2**30)
+    monkeypatch.setattr(checking, "predicted_memory", lambda *_: memory.Memory(next(needed) * 2**30, 0))
     text = f"{common}recipe = 'sac'\n[grid]\ndiscount = [0.5, 0.9]\nfirst_seed = [1, 2]"
     runs = make_plan(written(text)).runs
     monkeypatch.setattr(checking, "available_memory", lambda: 9 * 2**30)

@@ -18,13 +18,13 @@ from simtrust.data.replay import ReplayBuffer, insert, row_size
 from simtrust.errors import ConfigError, DataError, RunError
 from simtrust.gap.dynamics_fitting import REVERSE_GAP_OPTIONS
 from simtrust.gap.dynamics_model import DynamicsModel
-from simtrust.training import dynamics_model, setup
+from simtrust.training import dynamics_model
 from simtrust.training.callbacks import Callback
 from simtrust.training.config import TrainConfig
 from simtrust.training.diagnosis import NonFiniteError
 from simtrust.training.dynamics_model import DYNAMICS_MODEL, with_dynamics_model
 from simtrust.training.fleet import UPDATE, Fleet, Log, seed_keys
-from simtrust.training.setup import Problem, predicted_bytes, prepare
+from simtrust.training.setup import Problem, prepare
 
 RECIPE = "h2o_reverse_kl"
 FILES = ("dynamics_model.json", "dynamics_model.safetensors")
@@ -142,20 +142,6 @@ def test_a_log_that_is_too_short_for_it_is_refused_before_the_run_is_there(tiny,
 def test_no_epochs_are_refused(log, epochs):
     with pytest.raises(ConfigError, match=f"--dynamics-epochs is {epochs}; it must be at least 1"):
         configured(log, dynamics_epochs=epochs)
-
-
-def test_its_fit_and_its_predictions_take_memory(log):
-    """What else the two recipes keep is the same, and none of the fit is for each seed."""
-    theirs, ours = (prepare(configured(log, name)).algorithm for name in ("h2o", RECIPE))
-
-    def more(rows: int, seeds: int) -> int:
-        config = configured(log, seeds=seeds)
-        return predicted_bytes(config, ours, rows, 0) - predicted_bytes(config, theirs, rows, 0)
-
-    assert more(10**5, 1) - more(0, 1) == more(10**5, 4) - more(0, 4) == 10**5 * (3 * 4 * 9 + 8 * 7)
-    # Twenty batches of 128 rows: mean and deviation of each of five elites, and what these pass through.
-    each = 20 * 128 * 5 * 4 * (2 * 3 + 3 * 200)
-    assert [more(0, seeds) for seeds in (1, 4)] == [setup.DYNAMICS_MODEL_BYTES + n * each for n in (1, 4)]
 
 
 # In the fleet ---------------------------------------------------------------------------------------------

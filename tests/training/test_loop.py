@@ -16,7 +16,7 @@ from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import RECIPES
 from simtrust.data.replay import unpack
 from simtrust.errors import ConfigError, DataError, RunError, SimtrustError, SimulatorError
-from simtrust.training import gap_model, judging, setup
+from simtrust.training import gap_model, judging, memory, setup
 from simtrust.training.callbacks import Callback, CallbackError
 from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.config import TrainConfig, config_to_json
@@ -478,36 +478,6 @@ def test_log_of_another_machine_is_refused(misbehaving, log):
         prepare(config("h2o", real=str(log), sim="misbehaving:truncating"))
 
 
-def test_too_little_memory_is_told_before_training(train, monkeypatch, tmp_path):
-    monkeypatch.setattr(setup, "available_memory", lambda: 2**28)
-    with pytest.raises(ConfigError, match=r"GiB of memory, 0\.2 GiB are free; lower --buffer-capacity"):
-        train(sim="Pendulum-v1", seeds=3)
-    assert not (tmp_path / "run" / "config.json").exists()
-    monkeypatch.undo()
-    train(sim="Pendulum-v1")
-
-
-def test_memory_grows_with_what_is_kept():
-    problem = prepare(config(sim="Pendulum-v1"))
-    row = 4 * (2 * 3 + 1 + 2)
-    more = [setup.predicted_bytes(config(seeds=n), problem.algorithm, 0, 10**6) for n in (1, 2, 3)]
-    assert more[1] - more[0] == more[2] - more[1] > 10**6 * row
-    logs = [setup.predicted_bytes(config(), problem.algorithm, n, 0) for n in (0, 10**6)]
-    assert logs[1] - logs[0] == 3 * 10**6 * row
-
-
-def test_a_measured_gap_takes_memory_for_its_fit_and_for_its_column(log):
-    """What else the two recipes keep is the same."""
-    ours, theirs = (
-        prepare(config(name, real=str(log), sim="Pendulum-v1")).algorithm for name in ("trust", "h2o_a_dr")
-    )
-    of = lambda algorithm, capacity: setup.predicted_bytes(config(), algorithm, 10**5, capacity)  # noqa: E731
-    fit = of(ours, 0) - of(theirs, 0)
-    waiting = 3 * min(config().checkpoint_every, config().steps) * 4
-    assert fit == setup.GAP_MODEL_BYTES + 3 * (10**5 + TrainConfig().gap_probe_rows) * 4 * 9 + waiting
-    assert of(ours, 10**6) - of(theirs, 10**6) == fit + 4 * 10**6
-
-
 @pytest.mark.parametrize(
     ("options", "capacity"),
     [
@@ -665,7 +635,7 @@ def test_what_closing_raises_costs_neither_the_result_nor_the_first_error(
 @pytest.mark.parametrize("sim", ["misbehaving:weak_pendulum", "misbehaving:nowhere", "misbehaving:closing"])
 def test_what_was_opened_is_closed_if_the_rest_cannot_be(closing, monkeypatch, sim):
     """The spaces disagree, there is no simulator, or there is too little memory."""
-    monkeypatch.setattr(setup, "available_memory", lambda: 1)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1)
     with pytest.raises(SimtrustError):
         prepare(config(**{**CLOSING, "sim": sim}))
     assert sorted(closing.closed) == list(range(closing.made))

@@ -17,6 +17,7 @@ from simtrust.paper.studies import STUDIES
 from simtrust.paper.table_picture import draw
 from simtrust.paper.table_text import Results, page, table_csv
 from simtrust.training.checkpoint import write_atomically
+from simtrust.training.memory import NoRoomError
 
 WITHOUT_ORDERINGS = ("figure7",)
 """Tables 1 and 4 judge the same runs."""
@@ -67,13 +68,20 @@ def reproduce(
     failed = []
     # Also before the first: it tells what cannot be read of the runs that are there, and what not written.
     found, text = write_results(study, out, command)
-    done = 0
-    for group in groups_of(missing, options.get("seeds")):
+    places = {cell: place for place, cell in enumerate(missing, start=1)}
+    groups = groups_of(missing, options.get("seeds"))
+    while groups:
+        group = groups.pop(0)
         for cell in group:
-            done += 1
-            console.print(f"{cell.name} ({done} of {len(missing)}):", highlight=False)
-        # A recipe that diverges is a result; whatever stops one cell, the others are still wanted.
+            console.print(f"{cell.name} ({places[cell]} of {len(missing)}):", highlight=False)
         outcomes = train_cells(group, data, out, options, quiet=quiet)
+        # Those for which the others left no memory are trained once these have ended.
+        later = tuple(cell for cell in group if isinstance(outcomes[cell.name], NoRoomError))
+        if 0 < len(later) < len(group):
+            groups.insert(0, later)
+            for cell in later:
+                del outcomes[cell.name]
+        # A recipe that diverges is a result; whatever stops one cell, the others are still wanted.
         failed += [f"{name}: {end}" for name, end in outcomes.items() if isinstance(end, SimtrustError)]
         found, text = write_results(study, out, command)
     console.print(text, highlight=False, soft_wrap=True, markup=False)

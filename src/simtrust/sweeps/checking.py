@@ -9,7 +9,8 @@ from simtrust.limits import available_memory
 from simtrust.sweeps.places import Place, Stored, stored_run
 from simtrust.sweeps.plan import Plan, PlannedRun, same_run
 from simtrust.training.config import TrainConfig
-from simtrust.training.setup import predicted_bytes, prepare
+from simtrust.training.memory import predicted_memory
+from simtrust.training.setup import prepare
 from simtrust.training.trackers import make_trackers
 
 ONE_SEED = {"first_seed": 0, "out": None, "track": ()}
@@ -64,7 +65,7 @@ def _sum_and_memory(config: TrainConfig) -> tuple[str | None, int]:
     """SHA-256 of a run's log, and the bytes that the run takes."""
     with closing(prepare(config)) as prepared:
         dataset, rows = prepared.dataset, 0 if prepared.dataset is None else len(prepared.dataset)
-        memory = predicted_bytes(config, prepared.algorithm, rows, prepared.capacity)
+        memory = predicted_memory(config, prepared.algorithm, rows, prepared.capacity).machine
         return dataset.sha256 if dataset else None, memory
 
 

@@ -5,7 +5,6 @@ import platform
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import gymnasium
@@ -18,29 +17,21 @@ from simtrust.algorithms.critic import Reads
 from simtrust.algorithms.recipes import Recipe, get_recipe
 from simtrust.data.dataset import Dataset, unknown_next_state
 from simtrust.data.held_out import hold_out
-from simtrust.data.replay import row_size
 from simtrust.errors import ConfigError, DataError
 from simtrust.gap.dynamics_fitting import REVERSE_GAP_OPTIONS
 from simtrust.gap.ratio import next_state_noise_factor
-from simtrust.limits import available_memory
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.simulators.built_in import find_built_in, real_machine
 from simtrust.simulators.closing import close_all
 from simtrust.training.config import TrainConfig
 from simtrust.training.fleet import Log
 from simtrust.training.log_order import log_on_device
-from simtrust.training.rounds import DRAWN_TOGETHER
+from simtrust.training.memory import check_memory
 from simtrust.training.scaling import Scaling, make_scaling
 from simtrust.types import Transitions
 
 DEFAULT_CAPACITY = 1_000_000
 CAPACITY_PER_LOG = 10
-BASE_BYTES = 850 * 2**20
-"""What Python, JAX, MuJoCo and the compiled update take, measured."""
-GAP_MODEL_BYTES = 150 * 2**20
-"""What fitting a gap model and its compiled programs take beside that, measured."""
-DYNAMICS_MODEL_BYTES = 250 * 2**20
-"""The same of fitting a dynamics model to the log, measured."""
 PACKAGES = ("simtrust", "jax", "jaxlib", "equinox", "optax", "numpy", "mujoco", "gymnasium")
 
 
@@ -182,50 +173,6 @@ def evaluation_environment(config: TrainConfig) -> str:
             "the policy: give --real-env ID or --sim ID"
         )
     return name
-
-
-def predicted_bytes(config: TrainConfig, algorithm: Algorithm, log_rows: int, capacity: int) -> int:
-    """Peak memory of a run, generously; `benchmarks/memory_growth.py` compares it with what a run took.
-
-    The log three times while it is loaded; the replay buffers; the rows that wait for the next checkpoint,
-    three times while it is written; the agents; what an update computes; and, where a model is fitted first,
-    three copies of what it is fitted to.
-    """
-    row = 4 * row_size(algorithm.observation_size, algorithm.action_size)
-    options, reads = algorithm.options, algorithm.recipe.reads
-    widths = (algorithm.observation_size + algorithm.action_size, *options.hidden_sizes, 1)
-    network = 4 * sum(i * o + o for i, o in pairwise(widths))
-    # Parameters and Adam's two moments, of critics and actor, and the target's parameters; three times,
-    # since they are kept while the next ones are made, and a checkpoint or the gradients copy them.
-    agents = 3 * network * (4 * options.critic_ensemble + 3)
-    waiting = 3 * min(config.checkpoint_every, config.steps)
-    simulated = (capacity + waiting) * 4 * algorithm.simulated_row_size if Reads.SIM in reads else 0
-    # Every critic's values and their gradients at each layer, at the rows' actions and at sampled ones.
-    actions = 1 + (3 * options.cql_actions if Reads.SAMPLED_ACTIONS in reads else 0)
-    computed = 8 * options.critic_ensemble * sum(widths) * actions
-    update = sum(algorithm.batch_sizes.values()) * (DRAWN_TOGETHER * row + computed)
-    fitted = 0
-    if algorithm.recipe.measures_gap:
-        fitted = GAP_MODEL_BYTES + 3 * (log_rows + config.gap_probe_rows) * row
-    if algorithm.recipe.predicts_reality:
-        # Every member goes over the log in an order of its own, an index and what it is sorted by.
-        fitted += DYNAMICS_MODEL_BYTES + log_rows * (3 * row + 8 * REVERSE_GAP_OPTIONS.members)
-        # Every elite's mean and deviation, and three layers at once.
-        numbers = 2 * algorithm.observation_size + 3 * max(REVERSE_GAP_OPTIONS.hidden_sizes)
-        predicted = 4 * REVERSE_GAP_OPTIONS.elites * numbers
-        update += algorithm.batch_sizes[Reads.SIM] * DRAWN_TOGETHER * predicted
-    return BASE_BYTES + 3 * log_rows * row + fitted + config.seeds * (simulated + agents + update)
-
-
-def check_memory(config: TrainConfig, algorithm: Algorithm, log_rows: int, capacity: int) -> None:
-    """Raise `ConfigError` if the run would not fit into the memory that is free now."""
-    needed = predicted_bytes(config, algorithm, log_rows, capacity)
-    available = available_memory()
-    if needed > available:
-        raise ConfigError(
-            f"this run needs about {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are free; "
-            f"lower --buffer-capacity (now {capacity:,} rows for each of {config.seeds} runs) or --seeds"
-        )
 
 
 def versions() -> dict[str, str]:
