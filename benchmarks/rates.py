@@ -11,7 +11,7 @@ import numpy as np
 
 from simtrust.algorithms.agent import Algorithm
 from simtrust.data.replay import ReplayBuffer, insert
-from simtrust.training.fleet import UPDATE, Fleet, Log, seed_keys
+from simtrust.training.fleet import UPDATE, Fleet, Log, Share, seed_keys
 
 GFLOP_PER_H2O_UPDATE = 0.66
 """With HalfCheetah's sizes and the paper's architecture: products alone, forward and backward."""
@@ -65,6 +65,14 @@ def one_round(
     algorithm: Algorithm, runs: int, rows: jax.Array, simulated_rows: int, updates: int
 ) -> Callable[[], Any]:
     """A function that does so many updates of every run, and returns the agents."""
+    begin = begin_round(algorithm, runs, rows, simulated_rows, updates)
+    return lambda: begin()()
+
+
+def begin_round(
+    algorithm: Algorithm, runs: int, rows: jax.Array, simulated_rows: int, updates: int
+) -> Callable[[], Callable[[], Any]]:
+    """A function that begins them, and returns one that waits for them and returns the agents."""
     fleet = Fleet(algorithm)
     buffer = ReplayBuffer.create(runs, simulated_rows, rows.shape[1])
     for _ in range(simulated_rows // len(rows)):
@@ -72,9 +80,15 @@ def one_round(
     agents, keys = fleet.create(range(runs)), seed_keys(range(runs), UPDATE)
     log = Log(rows, len(rows) - 2_000, 2_000)
 
-    def train() -> Any:
-        nonlocal agents
-        agents, _ = fleet.train(agents, log, buffer, keys, step=0, updates=updates)
-        return agents
+    def begin() -> Callable[[], Any]:
+        share = Share(agents, log, buffer, keys, algorithm.coefficients, 0)
+        updates_of_all = fleet.begin_updates([share], updates)
 
-    return train
+        def wait() -> Any:
+            nonlocal agents
+            ((agents, _, _),) = updates_of_all()
+            return agents
+
+        return wait
+
+    return begin

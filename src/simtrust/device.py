@@ -6,7 +6,7 @@ asked, so that commands can name the choice.
 
 import importlib.metadata
 import os
-from typing import Literal
+from typing import Any, Literal
 
 from simtrust.errors import ConfigError
 
@@ -75,6 +75,16 @@ def free_device_memory() -> int | None:
     if "bytes_limit" not in stats:
         return None
     return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+
+
+def processor() -> Any:
+    """JAX's device for the processor; None where ``JAX_PLATFORMS`` leaves it out."""
+    import jax
+
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError:
+        return None
 
 
 def _no_gpu(told: str) -> str:

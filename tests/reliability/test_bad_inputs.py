@@ -447,7 +447,7 @@ def workplace(folder, monkeypatch):
     def trained(*_: Any, **__: Any) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(fleet.Fleet, "train_shares", trained)
+    monkeypatch.setattr(fleet.Fleet, "begin_updates", trained)
     monkeypatch.setattr(robot, "generate_wheel_legged_log", trained)
     monkeypatch.setattr(measure, "PROBE_ROWS", 600)
     monkeypatch.chdir(folder)

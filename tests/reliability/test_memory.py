@@ -223,7 +223,7 @@ def test_the_command_out_of_memory_tells_it_and_goes_on_to_the_same_bits(
 
 
 def test_pythons_memory_error_tells_what_is_saved(undisturbed, tmp_path, monkeypatch):
-    run, train = tmp_path / "run", Fleet.train_shares
+    run, train = tmp_path / "run", Fleet.begin_updates
 
     def exhausted(self, shares, updates):
         if shares[0].step == 5:
@@ -231,7 +231,7 @@ def test_pythons_memory_error_tells_what_is_saved(undisturbed, tmp_path, monkeyp
         return train(self, shares, updates)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Fleet, "train_shares", exhausted)
+        patch.setattr(Fleet, "begin_updates", exhausted)
         with pytest.raises(
             OutOfMemoryError, match=r"the memory was used up \(Unable to allocate 3 T"
         ) as caught:

@@ -375,7 +375,7 @@ def test_no_space_for_the_gap_model_leaves_none_and_it_is_fitted_later(disk, log
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Fleet, "train_shares", stop)
+    monkeypatch.setattr(Fleet, "begin_updates", stop)
     with pytest.raises(KeyboardInterrupt):
         simtrust.resume(run, quiet=True)
     assert (run / "gap_model.json").exists()

@@ -134,10 +134,10 @@ def test_trainings_side_by_side_are_each_as_alone(h2o):
     algorithms = [
         make_algorithm("h2o", beta=beta, noise=n) for beta, n in ((0.0, 0.1), (5.0, 0.1), (5.0, 3.0))
     ]
-    side_by_side = h2o.train_shares(shares_of(*algorithms, fleet=h2o), UPDATES)
-    alone = [h2o.train_shares([share], UPDATES)[0] for share in shares_of(*algorithms, fleet=h2o)]
+    side_by_side = h2o.begin_updates(shares_of(*algorithms, fleet=h2o), UPDATES)()
+    alone = [h2o.begin_updates([share], UPDATES)()[0] for share in shares_of(*algorithms, fleet=h2o)]
     assert_close(side_by_side, alone)
-    first = [h2o.train_shares([share], UPDATES)[0] for share in shares_of(*algorithms[:1] * 3, fleet=h2o)]
+    first = [h2o.begin_updates([share], UPDATES)()[0] for share in shares_of(*algorithms[:1] * 3, fleet=h2o)]
     assert differ(first[1], alone[1])
     assert differ(first[2], alone[2])
 

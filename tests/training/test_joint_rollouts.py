@@ -156,6 +156,13 @@ def test_in_one_simulator_each_is_bit_for_bit_what_it_is_alone(cheetahs, alone, 
     assert b'"simulator_return"' in metrics(alone[0])
 
 
+def test_those_of_one_lane_share_a_simulator(cheetahs, alone, made, monkeypatch, tmp_path):
+    monkeypatch.setattr(side_by_side, "Fleet", partial(Fleet, lanes=2))
+    for outcome, directory in zip(train_together(cheetahs, tmp_path), alone, strict=True):
+        assert_same(outcome, directory)
+    assert made == [["friction=0.3"] * 2 + ["gravity=2.0"] * 2]
+
+
 def test_episodes_that_end_at_other_times(made, tmp_path):
     options = options_of(tmp_path, "Hopper-v5")
     ours = train_together(options, tmp_path / "together")

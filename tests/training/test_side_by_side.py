@@ -58,9 +58,21 @@ def test_each_is_bit_for_bit_what_it_is_alone(options, alone, tmp_path):
     assert metrics(alone[0]).splitlines()[0] != metrics(alone[1]).splitlines()[0]
 
 
-def test_in_one_program_as_on_a_gpu_each_is_nearly_what_it_is_alone(options, alone, tmp_path, monkeypatch):
+def test_in_two_lanes_each_is_bit_for_bit_what_it_is_alone(options, alone, tmp_path, monkeypatch):
+    """One is updated while the other collects; each begins and ends where it does alone."""
+    monkeypatch.setattr(side_by_side, "Fleet", partial(Fleet, lanes=2))
+    runs = {str(index): begin(tmp_path, index, each) for index, each in enumerate(options)}
+    train_side_by_side(runs, quiet=True)
+    for index, directory in enumerate(alone):
+        assert metrics(tmp_path / str(index)) == metrics(directory)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_in_one_program_as_on_a_gpu_each_is_nearly_what_it_is_alone(
+    options, alone, tmp_path, monkeypatch, lanes
+):
     """After a first round; later, roundings grow."""
-    monkeypatch.setattr(side_by_side, "Fleet", partial(Fleet, update_all=update_as_one))
+    monkeypatch.setattr(side_by_side, "Fleet", partial(Fleet, update_all=update_as_one, lanes=lanes))
     short = [{**each, "steps": 50} for each in options]
     results = train_side_by_side(
         {str(index): begin(tmp_path, index, each) for index, each in enumerate(short)}, quiet=True
@@ -123,7 +135,7 @@ def test_where_the_update_fails_every_run_says_so(options, tmp_path, monkeypatch
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr(Fleet, "train_shares", fail)
+    monkeypatch.setattr(Fleet, "begin_updates", fail)
     runs = {str(index): begin(tmp_path, index, each) for index, each in enumerate(options)}
     for title, end in train_side_by_side(runs, quiet=True).items():
         assert isinstance(end, RunError)

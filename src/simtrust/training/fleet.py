@@ -4,6 +4,8 @@ A GPU updates all runs in one program, mapped over the runs axis R. On a CPU tha
 run, each a program of its own on a thread of its own: batched products of this size leave cores waiting for
 one another. So on a CPU a run has the same bits alone and beside others. The same goes for the actors of
 trainings that collect together: on a CPU every training's act in the program that it has alone.
+
+Actors act on the processor, beside their simulators: on a GPU they would wait for the updates of others.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from simtrust.algorithms.agent import Agent, Algorithm
 from simtrust.algorithms.inputs import Coefficients
 from simtrust.data.replay import ReplayBuffer, unpack
+from simtrust.device import processor
 from simtrust.gap.classifier import REAL, SIM, classifier_accuracy
 from simtrust.gap.dynamics_model import DynamicsModel
 from simtrust.limits import usable_processors
@@ -78,9 +81,19 @@ class Share(NamedTuple):
         return (self.log or NO_LOG)[1]
 
 
-Updated = tuple[Agent, dict[str, np.ndarray]]
-"""Agents [R] after a round, and metrics [R], which are means over its updates."""
-UpdateAll = Callable[["Fleet", Sequence[Share], int], list[Updated]]
+class Updated(NamedTuple):
+    """What a round of updates makes of a training."""
+
+    agents: Agent
+    metrics: dict[str, np.ndarray]
+    """[R], means over the updates."""
+    finite: np.ndarray
+    """[R] bool: whether every number of an agent is finite, those of its optimisers included."""
+
+
+Updates = Callable[[], list[Updated]]
+"""A round of updates that has begun; being called, it waits until they are done."""
+UpdateAll = Callable[["Fleet", Sequence[Share], int], Updates]
 Act = Callable[..., np.ndarray]
 """``act(observation [R, S, O], keys, step) -> actions [R, S, A]``; `Fleet.actor` says what these are."""
 ActAll = Callable[["Fleet", Sequence[Agent], Sequence[PRNGKeyArray]], tuple[Act, Any]]
@@ -94,23 +107,28 @@ def seed_keys(seeds: Sequence[int], purpose: int) -> PRNGKeyArray:
     return jnp.stack([jax.random.fold_in(jax.random.key(seed), purpose) for seed in seeds])
 
 
-def update_as_one(fleet: "Fleet", shares: Sequence[Share], updates: int) -> list[Updated]:
-    """All runs of all shares in one program."""
-    sizes = [len(share.keys) for share in shares]
+def update_as_one(fleet: "Fleet", shares: Sequence[Share], updates: int) -> Updates:
+    """All runs of all shares in one program, which a GPU works on while this process goes on."""
+    sizes = tuple(len(share.keys) for share in shares)
     agents, metrics = fleet.round(
         _joined([share.agents for share in shares]),
         tuple(share.source() for share in shares),
         updates=updates,
         training=tuple(share.training for share in shares),
     )
-    parts = zip(_parted(agents, tuple(sizes)), _parted(metrics, tuple(sizes)), strict=True)
-    return [(agents, {name: np.asarray(value) for name, value in m.items()}) for agents, m in parts]
+    # Asked for now, since the device does one thing after another: later it would wait for others' updates.
+    parts = [_parted(each, sizes) for each in (agents, metrics, fleet.all_finite(agents))]
+
+    def wait() -> list[Updated]:
+        return [Updated(own, *jax.tree.map(np.asarray, told)) for own, *told in zip(*parts, strict=True)]
+
+    return wait
 
 
-def update_one_by_one(fleet: "Fleet", shares: Sequence[Share], updates: int) -> list[Updated]:
-    """Every run in a program of its own, as many at a time as there are processors."""
+def update_one_by_one(fleet: "Fleet", shares: Sequence[Share], updates: int) -> Updates:
+    """Every run in a program of its own, as many at a time as there are processors; all done at once."""
 
-    def one(job: tuple[Share, int, Agent]) -> Updated:
+    def one(job: tuple[Share, int, Agent]) -> tuple[Agent, dict[str, np.ndarray]]:
         share, run, agent = job
         # Waiting here keeps the thread; without, all of them would be computed on one.
         return jax.block_until_ready(
@@ -131,13 +149,14 @@ def update_one_by_one(fleet: "Fleet", shares: Sequence[Share], updates: int) -> 
     for share in shares:
         agents, metrics = zip(*(next(done) for _ in share.keys), strict=True)
         means = {name: np.concatenate([m[name] for m in metrics]) for name in metrics[0]}
-        updated.append((_joined(agents), means))
-    return updated
+        joined_agents = _joined(agents)
+        updated.append(Updated(joined_agents, means, fleet.finite(joined_agents)))
+    return lambda: updated
 
 
 def act_as_one(fleet: "Fleet", agents: Sequence[Agent], keys: Sequence[PRNGKeyArray]) -> tuple[Act, Any]:
     """The actors of all trainings in one program."""
-    actors = _joined([each.actor for each in agents])
+    actors = _joined(fleet.on_processor([each.actor for each in agents]))
     return fleet.actor(eqx.tree_at(lambda agent: agent.actor, agents[0], actors)), _joined(keys)
 
 
@@ -156,24 +175,31 @@ def act_one_by_one(fleet: "Fleet", agents: Sequence[Agent], keys: Sequence[PRNGK
 class Fleet:
     """Compiled operations on ``R`` agents of one algorithm.
 
-    ``update_all`` is `update_as_one` or `update_one_by_one`, and ``act_all`` `act_as_one` or
-    `act_one_by_one`; by default what suits the device.
+    ``update_all`` is `update_as_one` or `update_one_by_one`, ``act_all`` `act_as_one` or `act_one_by_one`,
+    and ``lanes`` how many groups trainings side by side are parted into, of which one is updated while the
+    others collect; by default what suits the device.
     """
 
     def __init__(
-        self, algorithm: Algorithm, update_all: UpdateAll | None = None, act_all: ActAll | None = None
+        self,
+        algorithm: Algorithm,
+        update_all: UpdateAll | None = None,
+        act_all: ActAll | None = None,
+        lanes: int | None = None,
     ):
         self.algorithm = algorithm
         on_cpu = jax.default_backend() == "cpu"
         self._update_all = update_all or (update_one_by_one if on_cpu else update_as_one)
         self._act_all = act_all or (act_one_by_one if on_cpu else act_as_one)
+        self.lanes = lanes or (1 if on_cpu else 2)
+        self._processor = None if on_cpu else processor()
         self.round = jax.jit(
             partial(train_round, algorithm), static_argnames=("updates", "training"), donate_argnums=0
         )
         self._draw = jax.jit(partial(draw, algorithm), static_argnums=1)
         self._accuracy = jax.jit(self._held_out_accuracy)
         self._copy = jax.jit(partial(jax.tree.map, jnp.copy))
-        self._finite = jax.jit(over_runs(_all_finite, (0,)))
+        self.all_finite = jax.jit(over_runs(_all_finite, (0,)))
         self._act = {
             explore: jax.jit(partial(self._actions, explore), static_argnums=0) for explore in (True, False)
         }
@@ -191,15 +217,16 @@ class Fleet:
         *,
         step: int,
         updates: int,
-    ) -> Updated:
+    ) -> tuple[Agent, dict[str, np.ndarray]]:
         """``updates`` updates from ``step`` on; metrics [R] are means over them.
 
         ``agents`` are given up: their memory is reused.
         """
         share = Share(agents, log, buffer, keys, self.algorithm.coefficients, step)
-        return self.train_shares([share], updates)[0]
+        ((agents, metrics, _),) = self.begin_updates([share], updates)()
+        return agents, metrics
 
-    def train_shares(self, shares: Sequence[Share], updates: int) -> list[Updated]:
+    def begin_updates(self, shares: Sequence[Share], updates: int) -> Updates:
         """The same for several trainings at once, that differ in logs, keys, coefficients and steps."""
         return self._update_all(self, shares, updates)
 
@@ -209,7 +236,11 @@ class Fleet:
 
     def finite(self, agents: Agent) -> np.ndarray:
         """``[R]`` bool: whether every number of an agent is finite, those of its optimisers included."""
-        return np.asarray(self._finite(agents))
+        return np.asarray(self.all_finite(agents))
+
+    def on_processor(self, tree: Any) -> Any:
+        """The arrays of a tree where actors act."""
+        return tree if self._processor is None else jax.device_put(tree, self._processor)
 
     def draw(self, log: Log | None, buffer: ReplayBuffer | None, keys: PRNGKeyArray, *, step: int) -> Draw:
         """What `train` draws for the update of ``step``, and which rows these are."""
@@ -221,7 +252,8 @@ class Fleet:
 
         ``step`` is one a run [R].
         """
-        return (self.actor(agents[0]), keys[0]) if len(agents) == 1 else self._act_all(self, agents, keys)
+        near = self.on_processor(list(keys))
+        return (self.actor(agents[0]), near[0]) if len(agents) == 1 else self._act_all(self, agents, near)
 
     def actor(self, agents: Agent) -> Act:
         """A quick ``act(observation [R, S, O], keys, step) -> actions [R, S, A]`` for one rollout.
@@ -230,7 +262,7 @@ class Fleet:
         run [R].
         """
         # Flattening a module in Python at every step would cost more than the network itself.
-        leaves, structure = jax.tree.flatten(agents.actor)
+        leaves, structure = jax.tree.flatten(self.on_processor(agents.actor))
 
         def act(
             observation: np.ndarray, keys: PRNGKeyArray | None = None, step: int | np.ndarray = 0

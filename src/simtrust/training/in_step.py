@@ -2,15 +2,18 @@
 
 A training asks for either and waits (`training.running`). So trainings of other logs, shifts, seeds and
 coefficients keep directories, checkpoints and evaluations of their own, and one that fails stops alone.
+
+On a GPU they are parted into lanes. Trainings of one lane wait for one another, those of different lanes do
+not: while the device updates one, the processor steps the simulators of the other, evaluates and saves.
 """
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from simtrust.errors import SimtrustError
-from simtrust.training.fleet import Fleet, Share, Updated
+from simtrust.training.fleet import Fleet, Share
 from simtrust.training.result import RunResult
 from simtrust.training.rollouts import AskedRollout
 
@@ -29,13 +32,6 @@ class AskedUpdates(NamedTuple):
         """Those that have this in common are carried out together."""
         return self.updates
 
-    @staticmethod
-    def answers(fleet: Fleet, asked: Sequence["AskedUpdates"]) -> Sequence[tuple[Updated, float]]:
-        began = time.monotonic()
-        updated = fleet.train_shares([each.share for each in asked], asked[0].updates)
-        seconds = time.monotonic() - began
-        return [(each, seconds) for each in updated]
-
 
 class Begun(NamedTuple):
     """What a training waits for first: that all others have come as far, so that each is told of a stop."""
@@ -49,19 +45,29 @@ class Begun(NamedTuple):
         return [None] * len(asked)
 
 
+class Running(NamedTuple):
+    """Updates under way, of which trainings, since when."""
+
+    group: Sequence[int]
+    wait: Callable[[], Sequence[Any]]
+    """What they made of each, or the error that they came to."""
+    since: float
+
+
 Asked = Begun | AskedUpdates | AskedRollout
 Rounds = Generator[Asked, Any, RunResult]
 Outcome = RunResult | SimtrustError
 
 
-def in_step(trainings: Sequence[Rounds], fleet: Fleet) -> list[Outcome]:
-    """Carry trainings to their ends, side by side.
+def in_step(trainings: Sequence[Rounds], fleet: Fleet, lanes: Sequence[int] | None = None) -> list[Outcome]:
+    """Carry trainings to their ends, side by side; ``lanes`` says which of them wait for one another.
 
     Returns every one's result, or the error that stopped it; the others go on.
 
     Raises:
         BaseException: whatever else stops one of them, or an interrupt. It stops all, and each is told.
     """
+    lanes = lanes or [0] * len(trainings)
     outcomes: dict[int, Outcome] = {}
     asked: dict[int, Asked] = {}
 
@@ -77,20 +83,63 @@ def in_step(trainings: Sequence[Rounds], fleet: Fleet) -> list[Outcome]:
         except SimtrustError as error:
             outcomes[index] = error
 
+    def first_of(chosen: Sequence[int]) -> list[int]:
+        """The first, and those that are carried out together with it."""
+        common = [(lanes[index], asked[index].together_with) for index in chosen]
+        return [index for index, own in zip(chosen, common, strict=True) if own == common[0]]
+
+    def others() -> list[int]:
+        return [index for index, each in asked.items() if not isinstance(each, AskedUpdates)]
+
+    def begin() -> Running | None:
+        """Updates of a lane all of whose trainings wait for some; None if there is no such lane."""
+        behind = {lanes[index] for index in others()}
+        group = first_of(
+            [i for i, each in asked.items() if isinstance(each, AskedUpdates) if lanes[i] not in behind]
+        )
+        return _begun(fleet, group, [asked.pop(index) for index in group]) if group else None
+
+    running, free_since = None, 0.0
     try:
         for index in range(len(trainings)):
             # A generator is begun by being sent nothing.
             go_on(index, None)
-        while asked:
-            common = next(iter(asked.values())).together_with
-            group = [index for index, each in asked.items() if each.together_with == common]
-            answers = _answers(fleet, [asked.pop(index) for index in group])
-            for index, answer in zip(group, answers, strict=True):
-                go_on(index, answer)
+        while asked or running:
+            running = running or begin()
+            if group := first_of(others()):
+                answers = _answers(fleet, [asked.pop(index) for index in group])
+                for index, answer in zip(group, answers, strict=True):
+                    go_on(index, answer)
+            elif running:
+                done, running = running, None
+                if len(set(lanes)) > 1:
+                    # Before these are told, so that the device has something to do meanwhile.
+                    running = begin()
+                answers, now = done.wait(), time.monotonic()
+                seconds, free_since = now - max(done.since, free_since), now
+                for index, answer in zip(done.group, answers, strict=True):
+                    go_on(index, answer if isinstance(answer, Exception) else (answer, seconds))
     except BaseException as error:
         _stop(trainings, error)
         raise
     return [outcomes[index] for index in range(len(trainings))]
+
+
+def _begun(fleet: Fleet, group: Sequence[int], asked: Sequence[Any]) -> Running:
+    since = time.monotonic()
+    try:
+        updates = fleet.begin_updates([each.share for each in asked], asked[0].updates)
+    except Exception as error:
+        failed = [error] * len(group)
+        return Running(group, lambda: failed, since)
+
+    def wait() -> Sequence[Any]:
+        try:
+            return updates()
+        except Exception as error:
+            return [error] * len(group)
+
+    return Running(group, wait, since)
 
 
 def _answers(fleet: Fleet, asked: Sequence[Any]) -> Sequence[object]:

@@ -99,8 +99,8 @@ def find_in_updates(
     for first in range(step, step + updates, together):
         before = fleet.copy(agents)
         share = Share(agents, problem.log, buffer, keys, problem.algorithm.coefficients, first)
-        ((agents, metrics),) = fleet.train_shares([share], together)
-        finite = np.array(fleet.finite(agents))
+        ((agents, metrics, finite),) = fleet.begin_updates([share], together)()
+        finite = np.array(finite)
         bad = {name: value for name, value in metrics.items() if not is_finite(value)}
         for value in bad.values():
             finite &= np.isfinite(value)

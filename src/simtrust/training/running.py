@@ -168,12 +168,12 @@ class Training:
         before = self.fleet.copy(self.agents)
         coefficients = self.problem.algorithm.coefficients
         # Not kept under a name: the agents are given up.
-        (self.agents, updated), seconds = yield AskedUpdates(
+        (self.agents, updated, finite), seconds = yield AskedUpdates(
             Share(self.agents, self.problem.log, self.buffer, self.keys[UPDATE], coefficients, self.step),
             count,
         )
         self.update_seconds += seconds
-        if not (all(map(is_finite, updated.values())) and self.fleet.finite(self.agents).all()):
+        if not (all(map(is_finite, updated.values())) and finite.all()):
             found = find_in_updates(
                 self.problem, self.fleet, before, self.buffer, step=self.step, updates=count
             )

@@ -61,11 +61,14 @@ def train_side_by_side(runs: Mapping[str, Begin], *, quiet: bool = False) -> dic
                 begun[title] = stack.enter_context(begin(fleet_of=fleet_of))
             except SimtrustError as error:
                 outcomes[title] = error
-        for collecting in join_simulators(begun.values()):
-            stack.callback(collecting.close)
         if begun:
+            lanes = [index * shared[0].lanes // len(begun) for index in range(len(begun))]
+            for lane in set(lanes):
+                own = [training for training, its in zip(begun.values(), lanes, strict=True) if its == lane]
+                for collecting in join_simulators(own):
+                    stack.callback(collecting.close)
             rounds = [training.rounds(partial(row, title), quiet=quiet) for title, training in begun.items()]
-            outcomes |= zip(begun, in_step(rounds, shared[0]), strict=True)
+            outcomes |= zip(begun, in_step(rounds, shared[0], lanes), strict=True)
     return {title: outcomes[title] for title in runs}
 
 
