@@ -1,5 +1,6 @@
 """Policies: densities that integrate to one, and gradients that stay finite."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,11 +28,19 @@ def test_density_is_finite_where_tanh_saturates():
     assert np.isfinite(gradient).all()
 
 
-def test_log_std_is_clipped():
+@pytest.mark.parametrize(("log_std", "clipped"), [(1.9, 1.9), (2.5, 2.0), (-19.5, -19.5), (-40.0, -20.0)])
+def test_log_std_is_between_minus_20_and_2(log_std, clipped):
+    """Of a network whose answer is the same everywhere: mean 0 and this."""
     actor = StochasticActor(2, 1, (4,), key=jax.random.key(0))
-    loud = jax.tree.map(lambda x: x * 1e4, actor)
-    _, log_density = loud.sample(jnp.ones((3, 2)), jnp.ones((3, 1)))
-    assert np.isfinite(log_density).all()
+    last = actor.network.layers[-1]
+    told = (jnp.zeros_like(last.weight), jnp.array([0.0, log_std]))
+    actor = eqx.tree_at(lambda a: (a.network.layers[-1].weight, a.network.layers[-1].bias), actor, told)
+    noise = jnp.array([[-0.3]])
+    action, log_density = actor.sample(jnp.ones((1, 2)), noise)
+    before_tanh = np.exp(clipped) * noise
+    np.testing.assert_allclose(action, np.tanh(before_tanh), rtol=1e-5)
+    expected = tanh_gaussian_log_density(noise, jnp.full((1, 1), clipped), before_tanh)
+    np.testing.assert_allclose(log_density, expected, rtol=1e-5)
 
 
 def test_best_action_of_the_stochastic_actor_is_its_sample_without_noise():

@@ -17,6 +17,7 @@ from simtrust.algorithms.critic import (
     by_measured_gap,
     log_sum_exp,
     measured_trust,
+    minus_gap,
     uniform,
     value_gap,
     weighted_mean,
@@ -226,6 +227,12 @@ def test_the_value_gap_is_clipped_to_a_thousand(sign):
     assert float(value(sign * 900.0)) == pytest.approx(sign * 450.0, rel=1e-5)
     assert float(value(sign * 1e4)) == pytest.approx(sign * 500.0, rel=1e-6)
     assert float(jax.grad(value)(sign * 1e4)) == 0.0
+
+
+def test_darcs_correction_is_clipped_to_ten():
+    log_ratio = jnp.array([-30.0, -9.0, 0.5, 9.0, 30.0])
+    samples = Samples(jnp.zeros((2, 5)), jnp.zeros(5), jnp.ones(5))._replace(log_ratio=log_ratio)
+    np.testing.assert_allclose(minus_gap(samples) - samples.reward, [10.0, 9.0, -0.5, -9.0, -10.0], rtol=1e-6)
 
 
 def test_sources_follow_from_the_terms():
