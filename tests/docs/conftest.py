@@ -89,8 +89,8 @@ def no_film(*_: Any, **__: Any) -> None:
 
 @pytest.fixture(scope="session")
 def cheetah(tmp_path_factory) -> Path:
-    """A log of random actions on HalfCheetah, as ``log.hdf5``."""
-    return record(tmp_path_factory.mktemp("cheetah") / "log.hdf5", "HalfCheetah-v5")
+    """A log of random actions on HalfCheetah, as ``halfcheetah.hdf5``."""
+    return record(tmp_path_factory.mktemp("cheetah") / "halfcheetah.hdf5", "HalfCheetah-v5")
 
 
 @pytest.fixture(scope="session")

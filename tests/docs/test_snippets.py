@@ -247,8 +247,7 @@ def with_own_run(folder: Path, request: pytest.FixtureRequest) -> None:
 
 
 def with_example(folder: Path, request: pytest.FixtureRequest) -> None:
-    with_cheetah(folder, request)
-    copied = shutil.ignore_patterns("__pycache__", "runs", "run", "gap", "policy", "robot")
+    copied = shutil.ignore_patterns("__pycache__", "runs", "run", "gap", "policy", "robot", "log.html")
     shutil.copytree(ROOT / "examples/my_robot", folder / "examples/my_robot", ignore=copied)
 
 
@@ -269,7 +268,7 @@ def with_evidence(folder: Path, request: pytest.FixtureRequest) -> None:
 
 def with_sweep(folder: Path, request: pytest.FixtureRequest) -> None:
     """The example's sweep, each of whose runs takes a second."""
-    with_cheetah(folder, request)
+    shutil.copy(request.getfixturevalue("cheetah"), folder / "log.hdf5")
     (folder / "examples").mkdir()
     kept = re.sub(r"(?m)^(steps|seeds) = .*\n", "", (ROOT / "examples/sweep.toml").read_text())
     small = kept.replace("[common]", f"[common]\n{request.getfixturevalue('tiny_sweep')}")
@@ -304,7 +303,10 @@ BEFORE_LINES = {
     "docs/deployment.md": (with_own_run, ["robot/policy.onnx", "mine/policy.onnx"]),
     "docs/fleets.md": (with_nothing, ["rates.json"]),
     "docs/gap_report.md": (with_first_run, ["runs/gap/report.html"]),
-    "docs/own_robot.md": (with_example, ["log.html", "examples/my_robot/robot/policy.onnx"]),
+    "docs/own_robot.md": (
+        with_example,
+        ["examples/my_robot/log.html", "examples/my_robot/robot/policy.onnx"],
+    ),
     "docs/reliability.md": (with_cheetah, []),
     "docs/reproduction.md": (with_nothing, ["runs/short/table2.md", "runs/paper/table1.md"]),
     "docs/results.md": (
