@@ -27,7 +27,7 @@ Progress = Callable[[int, float], None]
 
 @dataclass(frozen=True)
 class DynamicsModelOptions:
-    """Size and training of the ensemble; the defaults are MOPO's, which the paper's reverse KL uses."""
+    """Size and training of the ensemble; the defaults are MOPO's counts and widths, for the reverse KL."""
 
     members: int = 7
     elites: int = 5
@@ -75,7 +75,7 @@ def _require(holds: bool, option: str, value: object, wanted: str) -> None:
 
 
 REVERSE_GAP_OPTIONS = DynamicsModelOptions()
-"""Of the model that the reverse KL draws next states from: MOPO's, as in the paper (App. C.2)."""
+"""Of the model that the reverse KL draws next states from; MOPO's counts and widths, as in App. C.2."""
 
 
 class FittedDynamics(NamedTuple):
