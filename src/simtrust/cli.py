@@ -16,6 +16,7 @@ from simtrust.commands.doctor import doctor
 from simtrust.commands.export import export
 from simtrust.commands.gap import gap
 from simtrust.commands.generate import generate
+from simtrust.commands.hints import hints
 from simtrust.commands.paper import paper
 from simtrust.commands.report import report
 from simtrust.commands.sweep import sweep
@@ -100,6 +101,12 @@ def main() -> None:
             description=DESCRIPTION,
             config=(tyro.conf.OmitArgPrefixes,),
         )
+    except SystemExit as end:
+        # Nothing of ours ends so, but the parser, which has said already what it does not understand.
+        if end.code == 2:
+            for hint in hints(sys.argv[1:]):
+                _tell("hint: ", hint)
+        raise
     except SimtrustError as error:
         _tell("error: ", str(error), *getattr(error, "__notes__", ()))
         sys.exit(2)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 import simtrust
+from simtrust.commands.export import _told
 from simtrust.commands.export import export as export_command
 from simtrust.data import save_dataset
 from simtrust.errors import ConfigError, ExportError, RunError
@@ -27,7 +28,7 @@ from simtrust.export.latency import measure_latency
 from simtrust.export.machine import Dimensions, Machine, describe_machine
 from simtrust.export.model_card import model_card
 from simtrust.export.policy_arrays import MARGIN, ObservedRange, policy_arrays
-from simtrust.export.policy_bundle import FILES, export_policy
+from simtrust.export.policy_bundle import FILES, PolicyBundle, export_policy
 from simtrust.export.policy_graph import policy_graph
 from simtrust.export.policy_metadata import as_texts, policy_metadata
 from simtrust.export.policy_parity import check_parity, parity_rows
@@ -245,6 +246,23 @@ def test_the_first_seed_is_taken_and_the_card_says_so(runs, bundles, tmp_path):
     assert "Seed 6, of the run's 5, 6." in (second / "README.md").read_text()
     with pytest.raises(ConfigError, match=r"--seed is 7; .* has 5, 6"):
         export_policy(runs["no log"], tmp_path / "third", seed=7)
+
+
+def test_the_card_says_whether_the_policy_was_judged_in_its_own_simulator(bundles):
+    told = "This is the simulator of the run itself: it says little about the machine."
+    found = {name: told in (folder / "README.md").read_text() for name, folder in bundles.items()}
+    assert found == {"normalised": False, "deterministic": False, "no log": True}
+
+
+def test_the_command_tells_the_only_seed_and_a_rate_that_is_not_known(bundles):
+    metadata = metadata_of(bundles["normalised"])
+    latency = json.loads((bundles["normalised"] / "latency.json").read_text())
+    machine = describe_machine("my_machine:make", (3, 1), None)
+    metadata |= {"rate_hz": machine.rate, "rate_note": machine.rate_note}
+    told = _told(PolicyBundle(bundles["normalised"], metadata, latency, {"x": 0.0}))
+    assert "seed 0 (the only one), at step 100" in told
+    assert re.search(r"^rate +unknown; add --rate HZ$", told, re.MULTILINE)
+    assert "my\\_machine:make does not tell; add --rate HZ" in model_card(metadata, latency, {})
 
 
 def test_parity_rows_are_of_every_kind(bundles):
@@ -683,6 +701,7 @@ def test_the_command_tells_what_it_wrote(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["simtrust", "export", "run", "--out", "robot"])
     export_command(str(runs["no log"]), str(tmp_path / "[b]robot"))
     told = capsys.readouterr().out
-    assert "seed 5 of 5, 6, at step 100" in told
+    assert "seed 5 (of 5, 6), at step 100" in told
+    assert "20 Hz, that of Pendulum-v1" in told
     assert "[b]robot/README.md" in told
     assert metadata_of(tmp_path / "[b]robot")["export_command"] == "simtrust export run --out robot"

@@ -7,6 +7,9 @@ import pytest
 
 from simtrust.gap.regions import Region
 from simtrust.reports.gap_advice import cards, headline, next_steps
+from simtrust.simulators import Shift
+
+OLDER = "If the log is one of D4RL's older ones, give the simulator their inertias"
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +26,13 @@ def test_advice_follows_from_the_verdict(whole):
     whole = replace(whole, regions=(rare, Region({}, 0.93, 0.1, 1.0)))
     assert steps_of(whole) == [
         "Correct the gravity, then measure again",
+        OLDER,
         "Record more where it matters",
         "Train with the log and this simulator",
         "Do not rely on this policy's simulated returns",
     ]
-    assert "12.0 times the median where torso height (m) > 1.5, yet only 7%" in next_steps(whole)[1].text
-    command = next_steps(whole)[2].command
+    assert "12.0 times the median where torso height (m) > 1.5, yet only 7%" in next_steps(whole)[2].text
+    command = next_steps(whole)[3].command
     assert command == "simtrust train trust --real logs/log.hdf5 --sim HalfCheetah-v5 --shift gravity=2.0"
     noise = replace(whole.verdict, best_explanation="noise in the actions explains 80%")
     assert steps_of(replace(whole, verdict=noise))[0] == "Look for noise between the command and the motors"
@@ -68,3 +72,20 @@ def test_nothing_is_said_of_explanations_that_nobody_tried(whole):
     assert next_steps(by_model)[0].text.startswith("Begin with the worst region")
     tried = {name: value for name, value, _ in cards(replace(whole, verdict=verdict))}
     assert tried["Best explanation"] == "none found"
+
+
+def test_a_gap_of_a_locomotion_task_may_be_that_of_an_older_mujoco(whole):
+    (step,) = [step for step in next_steps(replace(whole, simulator="walker2d")) if step.title == OLDER]
+    assert "MuJoCo 2.1.0 or earlier" in step.text
+    assert step.text.endswith("measure again with --shift legacy-inertia=1.0.")
+    assert step.command == (
+        "simtrust gap --real logs/log.hdf5 --sim walker2d --shift gravity=2.0 --shift legacy-inertia=1.0"
+    )
+
+
+def test_older_inertias_are_not_advised_where_they_do_not_fit(whole):
+    assert OLDER in steps_of(whole)
+    assert OLDER not in steps_of(without_a_gap(whole))
+    for simulator in ("StandingStill-v0", "InvertedPendulum-v5", "own:make"):
+        assert OLDER not in steps_of(replace(whole, simulator=simulator))
+    assert OLDER not in steps_of(replace(whole, shifts=(Shift("legacy-inertia", 1.0),)))

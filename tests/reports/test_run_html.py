@@ -356,6 +356,51 @@ def test_the_page_tells_how_to_go_on_with_the_evaluators_of_the_run(tmp_path):
     assert "simtrust resume" not in judged
 
 
+OWN = replace(H2O, sim="own:make", shifts=())
+JUDGED = {
+    "by default": (OWN, "own:make", True),
+    "by a real environment of its own": (replace(OWN, real_env="machine:make"), "machine:make", False),
+    "as the real environment": (replace(OWN, real_env="own:make"), "own:make", True),
+    "a shifted built-in one": (H2O, "HalfCheetah-v5", False),
+    "a built-in one": (replace(H2O, shifts=()), "HalfCheetah-v5", False),
+    "the twin": (replace(H2O, sim="StandingStill-v0", shifts=()), "StandingStillReal-v0", False),
+    "not the twin": (replace(H2O, sim="standingstill", shifts=()), "StandingStill-v0", True),
+    "without a simulator": (replace(OWN, recipe="cql", sim=None), "own:make", False),
+}
+
+
+@pytest.mark.parametrize("case", JUDGED)
+def test_a_page_tells_reality_from_the_simulator_itself(tmp_path, case):
+    config, environment, itself = JUDGED[case]
+    run = write_run(tmp_path / "run", config, evaluation_environment=environment, returns=[100.0, 120.0])
+    write_run(
+        tmp_path / "cql",
+        replace(config, recipe="cql"),
+        evaluation_environment=environment,
+        returns=[1.0, 2.0],
+    )
+    page = report_run(run, video=False).read_text("utf-8")
+    told = "not checked: judged in the simulator itself: nothing is known about the machine"
+    assert (told in page) == itself
+    # The simulated return is 3,000, far above.
+    behind = "does not carry over" in page
+    assert behind == (not itself and config.recipe != "cql")
+    if itself:
+        assert "real environment" not in page
+        assert "reality gives" not in page
+        assert "The simulator helped" not in page
+
+
+def test_the_page_says_what_options_that_were_not_given_mean(tmp_path):
+    run = write_run(tmp_path / "run")
+    page = unescape(report_run(run, video=False).read_text("utf-8"))
+    rows = dict(re.findall(r"<tr><t[hd][^>]*>([^<]*)</t[hd]><td[^>]*>([^<]*)</td></tr>", page))
+    for name in ("dones mean", "step timeout", "real env"):
+        assert rows[name] == "none"
+    assert rows["buffer capacity"] == "ten times the log"
+    assert rows["critic layer norm"] == "the recipe's own, or False"
+
+
 def test_what_was_judged_elsewhere_is_refused(tmp_path):
     run = write_run(tmp_path / "run")
     other = write_run(tmp_path / "other", evaluation_environment="Hopper-v5")

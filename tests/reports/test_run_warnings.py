@@ -1,5 +1,7 @@
 """Each check of a run's metrics: what it must warn of, and what it must leave alone."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -132,6 +134,23 @@ def test_a_run_without_the_metric_is_not_checked(check):
 def test_every_check_is_made():
     tried = {case[1] for case in WARNS}
     assert tried == {case[1] for case in FINE} == {check.find for check in CHECKS}
+
+
+def test_where_there_was_no_reality_none_is_compared_with():
+    given = evidence(returns=[70.0], simulator_return=100.0)
+    unknown = given._replace(reality_unknown="judged in the simulator itself")
+    assert isinstance(checks.real_behind_simulated(given), Concern)
+    assert checks.real_behind_simulated(unknown) == NotChecked("judged in the simulator itself")
+
+
+def test_no_remedy_is_to_train_what_was_trained():
+    # It has no classifiers.
+    cases = [case[1:3] for case in WARNS if case[1] is not checks.classifier_saturated]
+    found = {}
+    for recipe in ("trust", "h2o"):
+        remedies = [check(given._replace(recipe=recipe)).remedy for check, given in cases]
+        found[recipe] = sum(bool(re.search(r"such as trust|recipes? trust\b", said)) for said in remedies)
+    assert found["trust"] == 0 < found["h2o"]
 
 
 def test_the_bound_is_not_guessed():

@@ -1,5 +1,7 @@
 """Any Gymnasium environment behind the guard: what is wrong with it is named, where it happened."""
 
+import re
+
 import gymnasium
 import numpy as np
 import pytest
@@ -277,10 +279,10 @@ def test_gymnasiums_own_form_of_an_importable_id_works():
         ("Pendulum-v77", "unknown simulator"),
         ("not an id at all", "Gymnasium cannot make it"),
         ("no_such_module:make", "No module named 'no_such_module'; is it installed"),
-        (f"{HERE}:no_such_factory", "cannot import the factory: AttributeError"),
+        (f"{HERE}:no_such_factory", r"AttributeError: .*; it has: Counter, Faulty, ([a-z_A-Z]+, ){8}\.\.\.$"),
         (f"{HERE}:HERE", "HERE is str, not a function"),
         (f"{HERE}:raise_on_call", "the factory raised ValueError: no licence"),
-        (f"{HERE}:make_text", "must return a gymnasium.Env, got str"),
+        (f"{HERE}:make_text", "must return a gymnasium.Env, got str; derive it from gymnasium.Env"),
         (f"{HERE}:same_one", "must return a new environment at every call"),
         (f"{HERE}:make_different", "cannot be run side by side"),
         ("CartPole-v1", "action space is Discrete.*1-D Box of floats with finite bounds"),
@@ -293,6 +295,60 @@ def test_gymnasiums_own_form_of_an_importable_id_works():
 def test_what_cannot_be_made_is_refused_with_the_reason(name, message):
     with pytest.raises(SimulatorError, match=message):
         make_simulator(name, num_envs=2)
+
+
+BESIDE = """
+raise SystemExit("it was imported")
+"""
+PENDULUM = """
+from dataclasses import dataclass
+from pathlib import Path
+import gymnasium
+NUMBER = 3
+class Pendulum(gymnasium.Env): pass
+def make(): return Pendulum()
+def _hidden(): pass
+"""
+
+
+@pytest.mark.parametrize("name", ["standing_pendulum", "standing_pendulum.py"])
+def test_a_module_without_its_factory_is_told_from_an_id_and_not_imported(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SimulatorError) as before:
+        make_simulator(name, num_envs=1)
+    assert "module:factory, such as" not in str(before.value)
+    (tmp_path / "standing_pendulum.py").write_text(BESIDE)
+    with pytest.raises(
+        SimulatorError, match=r"lies here.* as module:factory, such as standing_pendulum:make$"
+    ):
+        make_simulator(name, num_envs=1)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "folder/standing_pendulum.py", "../standing_pendulum"])
+def test_a_path_or_a_long_name_is_no_module(tmp_path, monkeypatch, name):
+    for folder in ("here", "here/folder"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "standing_pendulum.py").write_text(BESIDE)
+    (tmp_path / "standing_pendulum.py").write_text(BESIDE)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(SimulatorError, match=r"unknown simulator|cannot make it"):
+        make_simulator(name, num_envs=1)
+
+
+def test_a_missing_factory_is_told_with_those_that_the_module_defines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_pendulum.py").write_text(PENDULUM)
+    (tmp_path / "own_numbers.py").write_text("NUMBER = 3")
+    (tmp_path / "own_failure.py").write_text("import math\nmath.nothing")
+    for name, told in {
+        "own_pendulum:mke": "it has: Pendulum, make",
+        "own_numbers:make": "it defines no function or class",
+        "own_pendulum.py:make": "without .py: own_pendulum:make",
+        "own_failure:make": "'math' has no attribute 'nothing'",
+        "own_pendulum:Pendulum.mke": "has no attribute 'mke'",
+    }.items():
+        with pytest.raises(SimulatorError, match=re.escape(told) + "$"):
+            make_simulator(name, num_envs=1)
 
 
 def raise_on_call():

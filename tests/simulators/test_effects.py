@@ -343,6 +343,7 @@ EVERY_KIND = {
     "joint-noise": ("StandingStill-v0", "joint-noise=0.1"),
     "velocity-offset": ("StandingStill-v0", "velocity-offset=0.1"),
     "floor-friction": ("HalfCheetah-v5", "floor-friction=3"),
+    "legacy-inertia": ("HalfCheetah-v5", "legacy-inertia=1"),
     **{f"{kind} elsewhere": ("HalfCheetah-v5", text) for kind, text in GENERIC.items()},
 }
 

@@ -9,9 +9,10 @@ from simtrust.errors import SimulatorError
 from simtrust.simulators import make_simulator
 from simtrust.simulators.built_in import BUILT_IN
 from simtrust.simulators.guard import StateNotSettable
+from simtrust.simulators.model_files import load_model_file
 from simtrust.simulators.shifts import Shift
 from simtrust.simulators.task_specs import TASKS
-from simtrust.simulators.tasks import load_model
+from simtrust.simulators.tasks import model_file
 from simtrust.simulators.wheel_legged import REAL_ROBOT, SETTLED_HEIGHT, WHEEL_RADIUS
 
 HERE = __name__
@@ -130,7 +131,8 @@ JOINTS = {
 
 
 def test_names_stand_in_the_order_of_the_model(task_name):
-    model, spec = load_model(TASKS[task_name]), TASKS[task_name]
+    spec = TASKS[task_name]
+    model = load_model_file(model_file(spec), task_name)
     hidden, joints = UNOBSERVED[task_name], JOINTS[task_name]
     motors = [joints[model.joint(model.actuator_trnid[i, 0]).name] for i in range(model.nu)]
     assert spec.action_names == tuple(f"{motor} torque (of maximum)" for motor in motors)

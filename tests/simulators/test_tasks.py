@@ -12,8 +12,9 @@ from simtrust.errors import SimulatorError
 from simtrust.simulators import make_simulator
 from simtrust.simulators.batched import Diverged
 from simtrust.simulators.built_in import BUILT_IN, find_built_in
+from simtrust.simulators.model_files import load_model_file
 from simtrust.simulators.task_specs import TASKS
-from simtrust.simulators.tasks import MujocoTask, load_model
+from simtrust.simulators.tasks import MujocoTask, model_file
 
 SEEDS = [3, 11, 0]
 
@@ -137,7 +138,7 @@ def test_set_state_continues_as_mujoco_does_from_that_state(task_name):
     simulator.set_state(position, velocity)
     simulator.step(actions)
     spec = TASKS[task_name]
-    model = load_model(spec)
+    model = load_model_file(model_file(spec), task_name)
     for index in range(2):
         data = mujoco.MjData(model)
         data.qpos[:], data.qvel[:] = position[index], velocity[index]

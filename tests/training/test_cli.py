@@ -6,10 +6,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import get_args
 
+import gymnasium
 import pytest
 
 import simtrust
@@ -17,7 +18,8 @@ from simtrust import api, cli
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import RECIPES
 from simtrust.api import ALGORITHM_OPTIONS
-from simtrust.commands import generate
+from simtrust.commands import generate, hints
+from simtrust.data.formats import SUFFIXES
 from simtrust.errors import ConfigError
 from simtrust.paper.robot import NETWORKS, STUDIES
 from simtrust.simulators.log_recording import TASKS
@@ -25,6 +27,7 @@ from simtrust.training import loop
 from simtrust.training.collect import Collector
 from simtrust.training.config import RecipeName, TrainConfig, config_from_json, config_to_json
 
+ITSELF = "Pendulum-v1 is the simulator that the policy was trained in; it says little about the machine."
 TRAIN_SAC = shlex.split(
     "train sac --sim Pendulum-v1 --steps 100 --rollout-steps 50 --checkpoint-every 100 "
     "--evaluation-episodes 1 --hidden-sizes 16 --batch-size 16"
@@ -199,6 +202,41 @@ def test_what_cannot_be_parsed_is_status_2_and_named(run, arguments, named):
     assert "Traceback" not in output + errors
 
 
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ("train trust wl.hdf5", "did you mean --real wl.hdf5?"),
+        ("train wl.CSV --sim Ant-v5", "did you mean --real wl.CSV?"),
+        ("gap log.parquet --sim Ant-v5", "did you mean --real log.parquet?"),
+        ("resume runs/x --steps 200", "a run's --steps cannot be changed; train anew with another --steps"),
+        ("resume runs/x --hidden-sizes=8", "a run's --hidden-sizes cannot be changed"),
+        ("train trust word", None),
+        ("train trust --real a.csv b.csv", None),
+        ("train trust --nothing wl.hdf5", None),
+        ("resume runs/x --sim", None),
+        ("evaluate --steps 3", None),
+        ("", None),
+    ],
+)
+def test_what_cannot_be_parsed_may_have_a_hint(run, arguments, hint):
+    status, _, errors = run(*arguments.split())
+    assert status == 2
+    hints = [line for line in errors.splitlines() if line.startswith("hint: ")]
+    assert len(hints) == (hint is not None)
+    assert all(hint in line for line in hints)
+
+
+def test_a_hint_knows_every_ending_of_a_log():
+    assert set(hints.LOGS) == set(SUFFIXES)
+
+
+def test_help_says_that_a_shift_is_for_experiments(run):
+    for command in ("train", "gap", "check-data", "check-sim", "evaluate"):
+        output = " ".join(run(command, "--help")[1].replace("│", " ").split())
+        assert "on purpose, for experiments: gravity=2 doubles it. For your own" in output, command
+    assert "Its --steps cannot be changed" in " ".join(run("resume", "--help")[1].replace("│", " ").split())
+
+
 GENERATE = shlex.split("generate wheel-legged standing-still --rows 400")
 
 
@@ -218,17 +256,18 @@ def test_generate_writes_a_log_and_its_picture_and_tells_of_both(run, tmp_path):
 
 
 @pytest.mark.parametrize("task", ["standing-still", "moving-straight"])
-def test_generate_ends_with_the_command_that_trains_as_the_papers_study(run, parsed, task):
+def test_generate_ends_with_the_command_that_trains_trust_with_the_papers_settings(run, parsed, task):
     _, output, _ = run("generate", "wheel-legged", task, "--rows", "20", "--out", "new folder/log.h5")
     command = shlex.split(output.splitlines()[-1])
     assert command[:2] == ["simtrust", "train"]
     study = STUDIES[task]
     settings = {**NETWORKS, "beta": study.beta, "evaluate_every": TrainConfig.evaluate_every}
     own = {name: settings.pop(name) for name in list(settings) if name in ALGORITHM_OPTIONS}
-    # α is CQL's alone.
-    del own["cql_alpha"]
+    # α is CQL's alone, and trust has no classifiers.
+    for name in ("cql_alpha", "classifier_hidden_sizes", "classifier_batch_size"):
+        del own[name]
     assert parsed(*command[2:]) == TrainConfig(
-        recipe="h2o",
+        recipe="trust",
         real="new folder/log.h5",
         sim=study.simulator,
         steps=study.steps,
@@ -275,6 +314,9 @@ def test_train_shows_its_result_and_how_it_was_made(run, tmp_path):
     assert status == 0, progress
     assert "sac after 100 steps, in Pendulum-v1" in output
     assert "result in run/result.json" in output
+    assert "complete already" not in output
+    assert ITSELF in output
+    assert "Give --real-env if you have one." in output
     assert "100/100 steps" in progress
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["command"] == " ".join(["simtrust", *TRAIN_SAC, "--out", "run"])
@@ -286,12 +328,15 @@ def test_train_shows_its_result_and_how_it_was_made(run, tmp_path):
 def test_resume_of_a_finished_run_shows_its_result(run, finished):
     status, output, errors = run("resume", finished)
     assert (status, errors) == (0, "")
+    assert "complete already: 100 of 100 steps. It cannot be lengthened; for more, train anew" in output
     assert "sac after 100 steps, in Pendulum-v1" in output
     for line in json.loads((finished / "result.json").read_text())["runs"]:
         assert f"{line['return_mean']:,.1f}" in output
 
 
-def test_evaluate_shows_every_seed_and_repeats_itself(run, finished):
+def test_evaluate_shows_every_seed_and_repeats_itself(run, finished, monkeypatch):
+    real = replace(gymnasium.spec("Pendulum-v1"), id="RealPendulum-v1")
+    monkeypatch.setitem(gymnasium.registry, "RealPendulum-v1", real)
     status, output, _ = run("evaluate", finished, "--episodes", "3")
     assert status == 0
     assert "in Pendulum-v1" in " ".join(output.split())
@@ -300,6 +345,9 @@ def test_evaluate_shows_every_seed_and_repeats_itself(run, finished):
     again = run("evaluate", finished, "--episodes", "3")[1]
     other = run("evaluate", finished, "--episodes", "3", "--seed", "1")[1]
     assert again == output != other
+    assert ITSELF in output
+    assert "--env" in output
+    assert "says little" not in run("evaluate", finished, "--env", "RealPendulum-v1", "--episodes", "1")[1]
 
 
 def test_a_directorys_name_is_shown_as_it_is(run, finished, tmp_path):

@@ -26,7 +26,8 @@ def check_data(
     Args:
         file: The log: D4RL HDF5, npz, CSV, Parquet, LeRobot v3's folder, or minari:ID.
         sim: The simulator to be trained in: a built-in name, any Gymnasium id, or module:factory.
-        shift: What is wrong with a built-in simulator, as KIND=VALUE; repeat for several.
+        shift: Spoils a built-in simulator on purpose, for experiments: gravity=2 doubles it. For your own
+            simulator leave it out. Repeat for several.
         map: Which columns of a table hold what, as FIELD=NAME[,NAME...]: observation=theta,theta_dot
             action=tau reward=r episode=ep terminated=fell.
         dones_mean: What a log's bare dones mean, if it has neither terminals nor timeouts.

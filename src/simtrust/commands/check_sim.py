@@ -25,7 +25,8 @@ def check_sim(
 
     Args:
         sim: The simulator: a built-in name, any Gymnasium id, or module:factory.
-        shift: What is wrong with a built-in simulator, as KIND=VALUE; repeat for several.
+        shift: Spoils a built-in simulator on purpose, for experiments: gravity=2 doubles it. For your own
+            simulator leave it out. Repeat for several.
         real: A log of the real machine, to be compared with the simulator's spaces.
         map: Which columns of a table hold what, as FIELD=NAME[,NAME...]: observation=theta,theta_dot
             action=tau reward=r episode=ep terminated=fell.

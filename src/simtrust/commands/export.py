@@ -11,6 +11,8 @@ from simtrust.commands.invocation import as_typed
 if TYPE_CHECKING:
     from simtrust.export.policy_bundle import PolicyBundle
 
+UNKNOWN_RATE = "unknown; add --rate HZ"
+
 
 def export(
     directory: tyro.conf.Positional[str],
@@ -45,11 +47,12 @@ def export(
 def _told(bundle: "PolicyBundle") -> str:
     metadata, latency = bundle.metadata, bundle.latency
     seeds, timed, plain = metadata["seeds_of_the_run"], latency["onnxruntime"], latency["numpy"]
-    rate = f"{metadata['rate_hz']:g} Hz" if metadata["rate_hz"] else "no rate"
+    rate = f"{metadata['rate_hz']:g} Hz, {metadata['rate_note']}" if metadata["rate_hz"] else UNKNOWN_RATE
+    chosen = "the only one" if len(seeds) == 1 else f"of {', '.join(map(str, seeds))}"
     onnx = f"onnxruntime {timed['p50']} µs (p99 {timed['p99']})" if timed else "onnxruntime is not installed"
     lines = (
-        ("policy", f"seed {metadata['seed']} of {', '.join(map(str, seeds))}, at step {metadata['steps']:,}"),
-        ("rate", f"{rate}, {metadata['rate_note']}"),
+        ("policy", f"seed {metadata['seed']} ({chosen}), at step {metadata['steps']:,}"),
+        ("rate", rate),
         ("valid", metadata["valid_means"]),
         ("parity", f"{max(bundle.deviations.values()):.1e} of the actions' range, at most"),
         ("latency", f"{onnx}; numpy {plain['p50']} µs (p99 {plain['p99']})"),

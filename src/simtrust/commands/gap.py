@@ -31,7 +31,8 @@ def gap(
     Args:
         real: The log of real transitions: D4RL HDF5, npz, CSV, Parquet, LeRobot v3's folder, or minari:ID.
         sim: The simulator: a built-in name, any Gymnasium id, or module:factory.
-        shift: What is wrong with a built-in simulator, as KIND=VALUE; repeat for several.
+        shift: Spoils a built-in simulator on purpose, for experiments: gravity=2 doubles it. For your own
+            simulator leave it out. Repeat for several.
         out: The folder of the report. Default: runs/gap-DATE-TIME.
         dones_mean: What a log's bare dones mean, if it has neither terminals nor timeouts.
         map: Which columns of a table hold what, as FIELD=NAME[,NAME...]: observation=theta,theta_dot

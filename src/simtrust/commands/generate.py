@@ -20,9 +20,8 @@ LogTask = Literal["standing-still", "moving-straight"]
 ROBOT = "wheel-legged"
 MACHINES = (ROBOT, "HalfCheetah-v5", "Walker2d-v5", "Hopper-v5", "Ant-v5")
 TRAIN_ON_LOG = (
-    "train h2o --real {log} --sim {simulator} --hidden-sizes 32 32 --batch-size 32"
-    " --classifier-hidden-sizes 32 --classifier-batch-size 32 --reward-scale auto"
-    " --normalise-observations True --beta {beta} --steps {steps}"
+    "train trust --real {log} --sim {simulator} --hidden-sizes 32 32 --batch-size 32"
+    " --reward-scale auto --normalise-observations True --beta {beta} --steps {steps}"
 )
 PAPERS_SETTINGS = {"standing-still": (0.1, 50_000), "moving-straight": (1.0, 100_000)}
 """β and updates, of the paper's Table 3 and Appendix B.2."""

@@ -1,5 +1,6 @@
 """``simtrust train``, ``resume`` and ``evaluate``."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -9,7 +10,7 @@ from rich.text import Text
 
 from simtrust.commands.invocation import as_typed
 from simtrust.device import Device, choose_device
-from simtrust.training.config import TrainConfig
+from simtrust.training.config import TrainConfig, config_from_json
 
 if TYPE_CHECKING:
     from simtrust.evaluation.returns import EpisodeReturns
@@ -42,6 +43,9 @@ def resume(
 ) -> None:
     """Go on with an interrupted run; the result is the same as if it had never stopped.
 
+    A run that is complete is only shown again. Its --steps cannot be changed: for more of them, train anew
+    with larger --steps and another --out.
+
     Args:
         directory: The run directory.
         sim: Name the run's simulator again if it is module:factory, since that imports code.
@@ -53,17 +57,25 @@ def resume(
     """
     choose_device(device)
     from simtrust.training.loop import resume
+    from simtrust.training.result import result_path
 
-    _show(
-        resume(
-            directory,
-            sim=sim,
-            real_env=real_env,
-            step_timeout=step_timeout,
-            learning_rate=learning_rate,
-            command=as_typed(),
-        )
+    config, _ = config_from_json(Path(directory) / "config.json")
+    complete = result_path(Path(directory)).exists()
+    result = resume(
+        directory,
+        sim=sim,
+        real_env=real_env,
+        step_timeout=step_timeout,
+        learning_rate=learning_rate,
+        command=as_typed(),
     )
+    _show(result)
+    if complete:
+        told = (
+            f"{directory} was complete already: {result.summary['steps']:,} of {config.steps:,} steps. "
+            "It cannot be lengthened; for more, train anew with larger --steps and another --out."
+        )
+        Console().print(Text(told), soft_wrap=True)
 
 
 def evaluate(
@@ -81,7 +93,8 @@ def evaluate(
         env: Where to evaluate; default: where the run was evaluated.
         episodes: Episodes for each trained seed.
         seed: Chooses the initial states.
-        shift: Shifts of a built-in environment, as KIND=VALUE; repeat for several.
+        shift: Spoils a built-in environment on purpose, for experiments: gravity=2 doubles it. For your own
+            leave it out. Repeat for several.
         step_timeout: Seconds that a step or reset of an environment of yours may take.
     """
     from simtrust.training.policy import evaluate
@@ -90,6 +103,7 @@ def evaluate(
         directory, env=env, episodes=episodes, seed=seed, shifts=shift, step_timeout=step_timeout
     )
     _show_returns(f"{directory} in {name}", seeds, returns)
+    _tell_if_only_simulated(Path(directory), name, "Name another with --env if you have one.")
 
 
 def _show(result: "RunResult") -> None:
@@ -113,6 +127,25 @@ def _show(result: "RunResult") -> None:
     except (KeyError, TypeError, ValueError) as error:
         raise damaged_result(result.directory, error) from error
     _show_returns(title, [r["seed"] for r in runs], returns)
+    Console().print(Text(line), soft_wrap=True)
+    _tell_if_only_simulated(
+        result.directory, str(summary["evaluation_environment"]), "Give --real-env if you have one."
+    )
+
+
+def _tell_if_only_simulated(directory: Path, environment: str, remedy: str) -> None:
+    """Say so where a run's policy was judged in the simulator that it was trained in."""
+    from simtrust.simulators.factories import is_simulator_itself
+
+    config, _ = config_from_json(directory / "config.json")
+    if config.sim is None or not is_simulator_itself(environment, config.sim):
+        return
+    trained = (
+        "the simulator beside the log"
+        if config.recipe == "cql"
+        else "the simulator that the policy was trained in"
+    )
+    line = f"{environment} is {trained}; it says little about the machine. {remedy}"
     Console().print(Text(line), soft_wrap=True)
 
 

@@ -78,7 +78,7 @@ def describe_machine(
     elif rate is not None:
         note = "as given with the export"
     else:
-        note = f"unknown: {environment} does not tell, and --rate was not given"
+        note = f"{environment} does not tell; add --rate HZ to the export"
     observation, action = (
         _logged(logged, kind, size) or Dimensions.from_labels(own)
         for kind, size, own in zip(("observation", "action"), sizes, labels, strict=True)

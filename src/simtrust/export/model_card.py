@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simtrust.export.policy_runner import TOLERANCE
+from simtrust.simulators.factories import is_simulator_itself
 
 USE = """\
 ```python
@@ -86,7 +87,7 @@ def _what(metadata: Mapping[str, Any]) -> str:
 def _rate(metadata: Mapping[str, Any]) -> str:
     rate, note = metadata["rate_hz"], _plain(metadata["rate_note"])
     if rate is None:
-        return f"At which rate is not known ({note}): call it as often as the log was recorded."
+        return f"At which rate is not known ({note}). Call it as often as the log was recorded."
     return f"Call it at {rate:g} Hz ({note})."
 
 
@@ -121,7 +122,16 @@ def _evaluation(metadata: Mapping[str, Any]) -> str:
     return (
         f"In {_code(found['environment'])}, over {len(returns)} episodes, when the training ended: return "
         f"{_number(found['return_mean'])} on average, standard deviation {_number(found['return_std'])}."
+        f"{_only_simulated(metadata)}"
     )
+
+
+def _only_simulated(metadata: Mapping[str, Any]) -> str:
+    simulator = metadata["simulator"]
+    environment = str(metadata["evaluation"]["environment"])
+    if simulator is None or not is_simulator_itself(environment, simulator):
+        return ""
+    return " **This is the simulator of the run itself: it says little about the machine.**"
 
 
 def _latency(latency: Mapping[str, Any]) -> str:

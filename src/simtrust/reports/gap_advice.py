@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from simtrust.gap.corrections import Correction
@@ -9,7 +10,10 @@ from simtrust.gap.findings import GapReport, ReplayEstimate
 from simtrust.gap.regions import Region
 from simtrust.gap.verdict import LEAST_EPISODES
 from simtrust.reports.charts import percent, rounded, span
-from simtrust.simulators.shifts import KINDS
+from simtrust.simulators.built_in import find_built_in
+from simtrust.simulators.legacy_inertia import LEGACY_INERTIA
+from simtrust.simulators.shifts import KINDS, Shift
+from simtrust.simulators.task_specs import TASKS
 
 WORSE, RARE = 1.5, 0.1
 """A region with a gap of so many medians and a smaller share of the log is worth recording more of."""
@@ -95,7 +99,7 @@ def next_steps(report: GapReport) -> list[Step]:
 
 
 def _after_a_gap(report: GapReport) -> list[Step]:
-    steps = [_correct(report)]
+    steps = [_correct(report), *_perhaps_older(report)]
     rare = [
         region for region in report.regions if region.ratio >= WORSE and region.share < RARE and region.bounds
     ]
@@ -154,6 +158,24 @@ def _correct(report: GapReport) -> Step:
     )
 
 
+def _perhaps_older(report: GapReport) -> list[Step]:
+    """A log cannot be asked which MuJoCo it is of, so that this is said wherever it may apply."""
+    built_in = find_built_in(report.simulator)
+    if built_in is None or built_in.name not in TASKS:
+        return []
+    if any(shift.kind == LEGACY_INERTIA for shift in report.shifts):
+        return []
+    legacy = Shift(LEGACY_INERTIA, 1.0)
+    return [
+        Step(
+            "If the log is one of D4RL's older ones, give the simulator their inertias",
+            "D4RL's older logs were recorded with MuJoCo 2.1.0 or earlier, which computed capsules' masses "
+            f"and inertias as cylinders': if this log is one of them, measure again with --shift {legacy}.",
+            _command(["simtrust", "gap"], report, legacy),
+        )
+    ]
+
+
 def _tried(report: GapReport) -> bool:
     """Whether any explanation was tried."""
     return report.replay is not None and bool(report.replay.corrections or report.replay.actuators)
@@ -205,7 +227,12 @@ def _surer(report: GapReport) -> list[Step]:
 
 
 def _train_command(report: GapReport) -> str:
-    words = ["simtrust", "train", "trust", "--real", report.dataset.source, "--sim", report.simulator]
-    for shift in report.shifts:
+    return _command(["simtrust", "train", "trust"], report)
+
+
+def _command(words: Sequence[str], report: GapReport, *besides: Shift) -> str:
+    """The command of these words for the report's log and simulator, with its shifts and those besides."""
+    words = [*words, "--real", report.dataset.source, "--sim", report.simulator]
+    for shift in (*report.shifts, *besides):
         words += ["--shift", str(shift)]
     return shlex.join(words)

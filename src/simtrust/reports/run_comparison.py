@@ -14,6 +14,7 @@ from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.errors import ConfigError, RunError
 from simtrust.evaluation.statistics import Interval
 from simtrust.reports.charts import rounded
+from simtrust.reports.run_evidence import JUDGED_IN_SIMULATOR
 from simtrust.reports.run_record import RunRecord, read_run
 from simtrust.training.config import TrainConfig
 
@@ -191,7 +192,9 @@ def sentence(comparison: Comparison) -> str:
     if math.isnan(low):
         return f"{_capital(size)}, but with one seed nobody knows whether by chance: train with --seeds 5."
     interval = f"95% interval of the difference {rounded(low)} to {rounded(high)}"
-    tells = source is not None and is_fair(comparison) and comparison.run.config.recipe not in BASELINES
+    run = comparison.run
+    tells = source is not None and is_fair(comparison) and run.config.recipe not in BASELINES
+    tells = tells and not run.judged_in_simulator
     helper = "simulator" if other == "cql" else "log"
     if not certain(comparison):
         opening = f"Whether the {helper} helped is not clear: " if tells else "No clear difference: "
@@ -215,6 +218,8 @@ def _unknown(run: RunRecord, recipe: str) -> Unknown:
     source, config = BASELINES[recipe], run.config
     if run.final is None:
         return Unknown(recipe, "this run was never evaluated", None)
+    if run.judged_in_simulator:
+        return Unknown(recipe, f"the run was {JUDGED_IN_SIMULATOR}", None)
     if recipe == "cql" and config.real is None:
         return Unknown(recipe, "this run had no log", None)
     if recipe == "sac" and config.sim is None:

@@ -16,6 +16,10 @@ class Evidence(NamedTuple):
     """What the temperature is tuned to."""
     bound_unknown: str = ""
     """Why ``value_bound`` is not known, if it is not."""
+    recipe: str = ""
+    """What was trained, so that no remedy is to train just that."""
+    reality_unknown: str = ""
+    """Why the final returns say nothing about the real machine, if so."""
 
 
 class Concern(NamedTuple):
@@ -34,3 +38,5 @@ class NotChecked(NamedTuple):
 
 NOT_RECORDED = NotChecked("this run has no such metric")
 NOT_EVALUATED = NotChecked("the run was never evaluated")
+JUDGED_IN_SIMULATOR = "judged in the simulator itself: nothing is known about the machine"
+"""Of a run without an environment besides its simulator."""

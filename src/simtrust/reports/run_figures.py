@@ -40,6 +40,11 @@ class Band(NamedTuple):
     high: np.ndarray
 
 
+def judged_in(run: RunRecord) -> str:
+    """What charts call the place where a run's policies were evaluated."""
+    return "simulator, best action" if run.judged_in_simulator else "real environment"
+
+
 def has(curves: Curves, *metrics: str) -> bool:
     """Whether any of these metrics is there."""
     return any(metric in curves.values for metric in metrics)
@@ -145,9 +150,9 @@ def _level(value: float) -> dict[str, Any]:
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value, "line": line}
 
 
-def learning_chart(curves: Curves) -> Chart:
-    """Returns in the real environment and in the simulator, with intervals over the seeds."""
-    names = {"return_mean": "real environment", "simulator_return": "simulator, while collecting"}
+def learning_chart(curves: Curves, judged_in: str) -> Chart:
+    """Returns of evaluations, in what ``judged_in`` calls it, and in the simulator; intervals over seeds."""
+    names = {"return_mean": judged_in, "simulator_return": "simulator, while collecting"}
     present = [Line(metric, name) for metric, name in names.items() if metric in curves.values]
     chart = metric_chart(curves, present, "return of an episode", height=400)
     if len(curves.seeds) < 2:
@@ -219,7 +224,7 @@ def comparison_chart(run: RunRecord, comparisons: Sequence[Comparison]) -> Chart
         )
         band = _curve_or_point(record, name if len(name) <= 30 else f"{name[:29]}…")
         data += banded(band, number, "95% interval of the mean")
-    layout = {"xaxis": STEPS, "yaxis": {"title": {"text": "return, real environment"}}, **LEGEND}
+    layout = {"xaxis": STEPS, "yaxis": {"title": {"text": f"return, {judged_in(run)}"}}, **LEGEND}
     return Chart("Learning curves of the runs compared.", 400, layout, [view(*data)])
 
 

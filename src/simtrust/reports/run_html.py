@@ -27,11 +27,19 @@ from simtrust.reports.page import (
     table,
 )
 from simtrust.reports.run_comparison import BASELINES, Comparison, Unknown, certain, is_fair, sentence
-from simtrust.reports.run_evidence import Concern, Evidence, NotChecked
+from simtrust.reports.run_evidence import JUDGED_IN_SIMULATOR, Concern, Evidence, NotChecked
 from simtrust.reports.run_record import RunRecord
 from simtrust.reports.run_warnings import CHECKS, Check
 from simtrust.training.run_directory import resume_command
 
+UNSET = {
+    "reward_scale": "the recipe's own, or 1",
+    "normalise_observations": "the recipe's own, or False",
+    "critic_layer_norm": "the recipe's own, or False",
+    "target_entropy": "−dim(A)",
+    "buffer_capacity": "ten times the log",
+}
+"""What options mean that were not given; those that are not here mean none."""
 LISTED = 20
 """Damaged lines that are named; of more, their number."""
 
@@ -131,9 +139,10 @@ def _subject(run: RunRecord) -> str:
     shifts = f" ({', '.join(run.config.shifts)})" if run.config.shifts else ""
     sources = [f"the log {run.config.real}"] if run.config.real else []
     sources += [f"the simulator {run.config.sim}{shifts}"] if run.config.sim else []
+    where = f"<strong>{escape(run.evaluation_environment)}</strong>"
     return (
         f"<strong>{escape(run.config.recipe)}</strong> from {escape(' and '.join(sources) or 'nothing')}, "
-        f"judged in <strong>{escape(run.evaluation_environment)}</strong>"
+        + (f"{JUDGED_IN_SIMULATOR} ({where})" if run.judged_in_simulator else f"judged in {where}")
     )
 
 
@@ -159,9 +168,8 @@ def _cards(report: RunReport, warnings: int) -> list[tuple[str, str, str]]:
         )
     steps, simulated = run.curves.known("simulator_return")
     if len(steps):
-        cards.append(
-            ("Return in the simulator", rounded(np.nanmean(simulated[-1])), f"at step {steps[-1]:,}")
-        )
+        where = "Return while collecting" if run.judged_in_simulator else "Return in the simulator"
+        cards.append((where, rounded(np.nanmean(simulated[-1])), f"at step {steps[-1]:,}"))
     cards.append(("Did the simulator help?", *_short_answer(report)))
     cards.append(("Warnings", str(warnings) if warnings else "none", f"of {len(CHECKS)} checks"))
     return cards
@@ -170,6 +178,8 @@ def _cards(report: RunReport, warnings: int) -> list[tuple[str, str, str]]:
 def _short_answer(report: RunReport) -> tuple[str, str]:
     if report.run.config.recipe in BASELINES:
         return "–", f"this run learned from {BASELINES[report.run.config.recipe]}"
+    if report.run.judged_in_simulator:
+        return "not known", JUDGED_IN_SIMULATOR
     for comparison in report.comparisons:
         if comparison.other.config.recipe == "cql" and is_fair(comparison):
             more = comparison.difference.mean >= 0
@@ -262,7 +272,7 @@ def _made(run: RunRecord) -> Section:
     ]
     options = {**asdict(config), **asdict(config.algorithm)}
     del options["algorithm"]
-    all_options = [[name.replace("_", " "), _said(value)] for name, value in options.items()]
+    all_options = [[name.replace("_", " "), _said(name, value)] for name, value in options.items()]
     return Section(
         "made",
         "How it was made",
@@ -274,7 +284,7 @@ def _made(run: RunRecord) -> Section:
     )
 
 
-def _said(value: object) -> str:
+def _said(name: str, value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
-    return "the recipe's own, or none" if value is None else str(value)
+    return UNSET.get(name, "none") if value is None else str(value)

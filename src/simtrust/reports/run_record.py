@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeGuard, get_args
 import numpy as np
 
 from simtrust.errors import RunError
+from simtrust.simulators.factories import is_simulator_itself
 from simtrust.training.config import RecipeName, TrainConfig, config_from_json
 from simtrust.training.result import damaged_result, read_result
 
@@ -57,7 +58,7 @@ def mean_since(steps: np.ndarray, values: np.ndarray, first: float) -> np.ndarra
 
 
 class FinalReturns(NamedTuple):
-    """The last returns in the real environment that a run has."""
+    """The last returns that a run has of where it is judged."""
 
     step: int
     seeds: tuple[int, ...]
@@ -91,6 +92,12 @@ class RunRecord(NamedTuple):
     @property
     def evaluation_environment(self) -> str:
         return self.extra.get("evaluation_environment") or "an unknown environment"
+
+    @property
+    def judged_in_simulator(self) -> bool:
+        """Whether the policy was judged in the run's own simulator, so that reality is not known."""
+        sim = self.config.sim
+        return sim is not None and is_simulator_itself(self.evaluation_environment, sim)
 
 
 def read_run(directory: str | Path) -> RunRecord:

@@ -10,7 +10,7 @@ from simtrust.errors import SimtrustError
 from simtrust.reports.page_file import unwritable_page, writable_page
 from simtrust.reports.run_comparison import compare as compared
 from simtrust.reports.run_comparison import siblings, unknowns
-from simtrust.reports.run_evidence import Evidence
+from simtrust.reports.run_evidence import JUDGED_IN_SIMULATOR, Evidence
 from simtrust.reports.run_film import draw_film
 from simtrust.reports.run_html import Film, NoFilm, RunReport, to_html
 from simtrust.reports.run_record import RunRecord, read_run
@@ -52,7 +52,15 @@ def report_run(
     bound, reason = value_bound(run)
     report = RunReport(
         run=run,
-        evidence=Evidence(run.curves, run.final, bound, _target_entropy(run), reason),
+        evidence=Evidence(
+            curves=run.curves,
+            final=run.final,
+            value_bound=bound,
+            target_entropy=_target_entropy(run),
+            bound_unknown=reason,
+            recipe=run.config.recipe,
+            reality_unknown=JUDGED_IN_SIMULATOR if run.judged_in_simulator else "",
+        ),
         comparisons=comparisons,
         unknowns=unknowns(run, comparisons),
         film=_film(run, path) if video else NoFilm("it was not asked for (--no-video)"),

@@ -3,7 +3,7 @@
 from simtrust.reports import run_figures
 from simtrust.reports.charts import rounded
 from simtrust.reports.page import Figure, Section, paragraph, table
-from simtrust.reports.run_evidence import Evidence
+from simtrust.reports.run_evidence import JUDGED_IN_SIMULATOR, Evidence
 from simtrust.reports.run_figures import Line, has, metric_chart
 from simtrust.reports.run_record import Curves, RunRecord
 
@@ -14,16 +14,24 @@ def returns(run: RunRecord) -> Section:
     if not has(curves, "return_mean", "simulator_return"):
         told = "There is no return yet: the run was not evaluated, and no episode has ended in the simulator."
         return Section(key, title, [paragraph(told)])
+    itself, episodes = run.judged_in_simulator, run.config.evaluation_episodes
+    judged, collected = ("Best action", "While collecting") if itself else ("Real", "Simulator")
     caption = (
-        f"Real: {run.config.evaluation_episodes} episodes for each seed in {run.evaluation_environment}, "
-        "with the best action. Simulator: the training episodes that ended, with exploration. "
+        f"{judged}: {episodes} episodes for each seed in {run.evaluation_environment}, with the best action. "
+        f"{collected}: the training episodes that ended, with exploration. "
     )
     caption += "Bands are 95% bootstrap intervals of the mean over seeds." if len(curves.seeds) > 1 else ""
     blocks: list[str | Figure] = []
     if not has(curves, "return_mean"):
         blocks.append(paragraph("The policy was not evaluated during training: see --evaluate-every."))
-    blocks.append(Figure(key, run_figures.learning_chart(curves), caption))
-    if has(curves, "return_mean") and has(curves, "simulator_return"):
+    blocks.append(Figure(key, run_figures.learning_chart(curves, run_figures.judged_in(run)), caption))
+    if itself:
+        told = (
+            f"Real against simulated return: {JUDGED_IN_SIMULATOR}. Give --real-env if you have an "
+            "environment that is closer to it."
+        )
+        blocks.append(paragraph(told))
+    elif has(curves, "return_mean") and has(curves, "simulator_return"):
         told = (
             "Every evaluation beside the mean simulated return since the one before. Below the dotted line, "
             "the simulator promises more than reality gives."

@@ -33,6 +33,20 @@ def _worst(values: np.ndarray) -> float:
     return float(np.nanmax(values))
 
 
+def _steadier_critics(evidence: Evidence) -> str:
+    """Layer-normalised ones, unless the recipe has them already."""
+    if evidence.recipe in ("trust", "h2o_layer_norm"):
+        return "a larger --critic-ensemble"
+    return "layer-normalised critics (--critic-layer-norm, or the recipes trust and h2o_layer_norm)"
+
+
+def _less_simulator(evidence: Evidence) -> str:
+    """What trusts the simulator less where it errs, other than what was trained."""
+    if evidence.recipe == "trust":
+        return "a larger --gap-sharpness, by which trust falls faster with the gap"
+    return "a recipe that weighs simulated rows by the gap, such as trust"
+
+
 def q_beyond_bound(evidence: Evidence) -> Concern | NotChecked | None:
     """|Q| at the end is above `BEYOND` times what the largest reward at every step would be worth."""
     ends = [np.abs(q) for q in (evidence.curves.at_the_end(n) for n in ("q_real", "q_sim")) if q is not None]
@@ -48,8 +62,8 @@ def q_beyond_bound(evidence: Evidence) -> Concern | NotChecked | None:
         f"{rounded(bound)}.",
         "No policy can earn what the critics promise: they learn from their own errors, and the policy from "
         "them.",
-        "Layer-normalised critics (--critic-layer-norm, or the recipes trust and h2o_layer_norm), a lower "
-        "--learning-rate, a smaller --target-update-rate, or a smaller --reward-scale.",
+        "A lower --learning-rate, a smaller --target-update-rate, a smaller --reward-scale, or "
+        f"{_steadier_critics(evidence)}.",
     )
 
 
@@ -75,8 +89,8 @@ def q_growing(evidence: Evidence) -> Concern | NotChecked | None:
     return Concern(
         f"|Q| grew {rounded(worst)}-fold within the last quarter of the steps.",
         "Values should settle. In a short run they may still be on their way; in a long one they diverge.",
-        "Train longer (--steps), and if the growth goes on: layer-normalised critics, a lower "
-        "--learning-rate or a smaller --target-update-rate.",
+        "Train longer (--steps), and if the growth goes on: a lower --learning-rate, a smaller "
+        f"--target-update-rate, or {_steadier_critics(evidence)}.",
     )
 
 
@@ -116,8 +130,9 @@ def weight_collapsed(evidence: Evidence) -> Concern | NotChecked | None:
     return Concern(
         f"The mean weight of simulated rows is {rounded(least)} at the end.",
         "The critics hardly learn from the simulator: this is nearly training on the log alone.",
-        "See with simtrust gap what differs and correct the simulator; or use the recipe trust, or "
-        "compare with cql, which needs no simulator.",
+        "See with simtrust gap what differs and correct the simulator; "
+        + ("a smaller --gap-sharpness" if evidence.recipe == "trust" else "or use the recipe trust")
+        + ", or compare with cql, which needs no simulator.",
     )
 
 
@@ -178,7 +193,7 @@ def return_falling(evidence: Evidence) -> Concern | NotChecked | None:
         "The policy was better before. Often the critics overestimate actions that neither log nor simulator "
         "shows truly.",
         f"Train with --steps {around} once more, or keep the simulator from misleading it: a larger --beta, "
-        "a larger --real-fraction, or a recipe with dynamics ratio, such as trust.",
+        f"a larger --real-fraction, or {_less_simulator(evidence)}.",
     )
 
 
@@ -228,18 +243,22 @@ def q_sim_above_real(evidence: Evidence) -> Concern | NotChecked | None:
     worst = int(np.nan_to_num(excess, nan=-np.inf).argmax())
     if not excess[worst] > ABOVE:
         return None
+    remedy = f"If it lags behind: a larger --beta, or {_less_simulator(evidence)}."
     return Concern(
         f"Q is {rounded(sim[worst])} on simulated rows and {rounded(real[worst])} on real ones.",
         "The critics expect more where only the simulator was. If the log holds poor behaviour this may be "
         "true; else the policy is drawn to where the simulator flatters it.",
-        "Compare the real return with the simulated one above. If it lags behind: a larger --beta, or a "
-        "recipe with dynamics ratio.",
+        f"Judge it where the simulator is not (--real-env, or the machine). {remedy}"
+        if evidence.reality_unknown
+        else f"Compare the real return with the simulated one above. {remedy}",
     )
 
 
 def real_behind_simulated(evidence: Evidence) -> Concern | NotChecked | None:
     """The last real return is below the simulated one by more than a quarter of it."""
     final, simulated = evidence.final, evidence.curves.at_the_end("simulator_return")
+    if evidence.reality_unknown:
+        return NotChecked(evidence.reality_unknown)
     if final is None:
         return NOT_EVALUATED
     if simulated is None:
@@ -252,7 +271,7 @@ def real_behind_simulated(evidence: Evidence) -> Concern | NotChecked | None:
         "What was learned in the simulator does not carry over: the policy relies on dynamics that reality "
         "does not have.",
         "See with simtrust gap where the simulator errs, and correct it; weigh the log more "
-        "(--real-fraction), or use a recipe that weighs simulated rows, such as trust.",
+        f"(--real-fraction), or use {_less_simulator(evidence)}.",
     )
 
 

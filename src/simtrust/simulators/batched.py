@@ -4,10 +4,8 @@
 # pyright: reportAttributeAccessIssue=false
 
 import os
-import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +21,9 @@ from mujoco.batch import Batch
 
 from simtrust.errors import ConfigError, SimulatorError
 from simtrust.simulators.actuation import Actuation, noise_generator
+from simtrust.simulators.legacy_inertia import LEGACY_INERTIA, with_legacy_inertia
 from simtrust.simulators.model_edits import shifted_model
+from simtrust.simulators.model_files import load_model_file
 from simtrust.simulators.shifts import Shift
 
 INSTANCES_PER_THREAD = 16
@@ -49,36 +49,6 @@ class Diverged(RuntimeError):
         )
 
 
-def load_model_file(path: Path, task_name: str) -> mujoco.MjModel:
-    """A MuJoCo model from its XML file.
-
-    Raises:
-        SimulatorError: the file is missing or unreadable.
-    """
-    try:
-        with _mujoco_warnings_raised_in_python():
-            return mujoco.MjModel.from_xml_path(str(path))
-    except ValueError as error:
-        raise SimulatorError(f"{task_name}: cannot load the model {path}: {error}") from error
-
-
-@contextmanager
-def _mujoco_warnings_raised_in_python() -> Iterator[None]:
-    """Keep MuJoCo from writing MUJOCO_LOG.TXT into the working directory while it loads a model."""
-
-    def report(message: str) -> None:
-        # Gymnasium's half_cheetah.xml uses it, which no user of ours can change.
-        if "settotalmass" not in message:
-            warnings.warn(message, stacklevel=2)
-
-    previous = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(report)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(previous)
-
-
 @dataclass(frozen=True)
 class Group:
     """Neighbouring instances that have the same shifts, and so a model and an actuation of their own."""
@@ -90,19 +60,29 @@ class Group:
 
 
 def _make_groups(
-    name: str, model: mujoco.MjModel, shifts_of_groups: Sequence[Sequence[Shift]], num_envs: int
+    name: str, model_file: Path, shifts_of_groups: Sequence[Sequence[Shift]], num_envs: int
 ) -> list[Group]:
     """As few groups as there can be, because every one costs time of its own at each step."""
     wanted = [tuple(shifts) for shifts in shifts_of_groups]
     if not wanted or num_envs % len(wanted):
         raise ConfigError(f"{name}: {num_envs} instances cannot be {len(wanted)} groups of one size")
-    models = {shifts: shifted_model(model, shifts, name) for shifts in dict.fromkeys(wanted)}
+    model = load_model_file(model_file, name)
+    models = {shifts: _with_shifts(model, model_file, shifts, name) for shifts in dict.fromkeys(wanted)}
     groups, stop = [], 0
     for shifts, neighbours in groupby(wanted):
         start, stop = stop, stop + len(list(neighbours)) * (num_envs // len(wanted))
         actuation = Actuation(shifts, stop - start, model.nu)
         groups.append(Group(slice(start, stop), shifts, models[shifts], actuation))
     return groups
+
+
+def _with_shifts(
+    model: mujoco.MjModel, model_file: Path, shifts: tuple[Shift, ...], name: str
+) -> mujoco.MjModel:
+    # First, because the other shifts scale and move what bodies weigh.
+    if any(shift.kind == LEGACY_INERTIA for shift in shifts):
+        model = with_legacy_inertia(model, model_file, name)
+    return shifted_model(model, shifts, name)
 
 
 class BatchedTask(VectorEnv):
@@ -114,7 +94,7 @@ class BatchedTask(VectorEnv):
 
     Args:
         name: what errors call the task.
-        model: unshifted; not modified.
+        model_file: the XML file of the unshifted model.
         num_envs: S; many are stepped on as many threads as there are CPUs.
         substeps: physics steps of one control step.
         groups: the shifts of each of G groups, applied in order; S/G instances after one another are a
@@ -125,12 +105,13 @@ class BatchedTask(VectorEnv):
     Raises:
         ShiftError: a shift would change nothing in this task.
         ConfigError: S is not a multiple of G.
+        SimulatorError: the model's file is missing or unreadable.
     """
 
     def __init__(
         self,
         name: str,
-        model: mujoco.MjModel,
+        model_file: Path,
         *,
         num_envs: int,
         substeps: int,
@@ -143,7 +124,7 @@ class BatchedTask(VectorEnv):
         self.substeps = substeps
         self.max_episode_steps = max_episode_steps
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
-        self.groups = _make_groups(name, model, groups, num_envs)
+        self.groups = _make_groups(name, model_file, groups, num_envs)
         self.model = self.groups[0].model
         """The first group's; what no shift changes is the same in all."""
         self._models = [group.model for group in self.groups for _ in range(num_envs)[group.instances]]

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import operator
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +14,22 @@ import gymnasium
 from gymnasium.wrappers import TimeLimit
 
 from simtrust.errors import SimulatorError, describe_error
-from simtrust.simulators.built_in import BUILT_IN
+from simtrust.simulators.built_in import BUILT_IN, find_built_in
 from simtrust.simulators.foreign_code import contained, signals_kept
+
+MOST_NAMED = 10
+"""Functions and classes of a module that are named where one was asked for that it does not have."""
+
+
+def is_simulator_itself(environment: str, simulator: str) -> bool:
+    """Whether an environment by name is the simulator by name, so that it says nothing about the machine.
+
+    A built-in simulator that is its own real machine is the machine.
+    """
+    known, other = find_built_in(simulator), find_built_in(environment)
+    if known is None or other is None:
+        return environment == simulator
+    return known.name == other.name != known.real
 
 
 def instance_factory(name: str, max_episode_steps: int | None = None) -> Callable[[], gymnasium.Env]:
@@ -36,12 +51,34 @@ def _import_factory(name: str, module: str, attribute: str) -> Callable[[], Any]
         with signals_kept(), contained(), _working_directory_first():
             factory = operator.attrgetter(attribute)(importlib.import_module(module))
     except ModuleNotFoundError as error:
-        raise SimulatorError(f"{name}: {error}; is it installed, or is its folder on PYTHONPATH?") from error
+        if module.endswith(".py"):
+            told = f"name the module without .py: {module.removesuffix('.py')}:{attribute}"
+        else:
+            told = "is it installed, or is its folder on PYTHONPATH?"
+        raise SimulatorError(f"{name}: {error}; {told}") from error
     except Exception as error:
-        raise SimulatorError(f"{name}: cannot import the factory: {describe_error(error)}") from error
+        raise SimulatorError(
+            f"{name}: cannot import the factory: {describe_error(error)}{_what_it_has(module, error)}"
+        ) from error
     if not callable(factory):
         raise SimulatorError(f"{name}: {attribute} is {type(factory).__name__}, not a function")
     return factory
+
+
+def _what_it_has(module: str, error: Exception) -> str:
+    """The functions and classes that a module defines, where it lacks the one that was asked for."""
+    found = sys.modules.get(module)
+    if not isinstance(error, AttributeError) or found is None or error.obj is not found:
+        return ""
+    own = [
+        name
+        for name, value in vars(found).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__ == module
+    ]
+    more = ", ..." if len(own) > MOST_NAMED else ""
+    return f"; it has: {', '.join(own[:MOST_NAMED])}{more}" if own else "; it defines no function or class"
 
 
 @contextmanager
@@ -64,7 +101,10 @@ def _from_factory(name: str, factory: Callable[[], Any], max_episode_steps: int 
     except Exception as error:
         raise SimulatorError(f"{name}: the factory raised {describe_error(error)}") from error
     if not isinstance(env, gymnasium.Env):
-        raise SimulatorError(f"{name}: the factory must return a gymnasium.Env, got {type(env).__name__}")
+        raise SimulatorError(
+            f"{name}: the factory must return a gymnasium.Env, got {type(env).__name__}; derive it from "
+            "gymnasium.Env (see docs/own_robot.md)"
+        )
     return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
 
 
@@ -74,12 +114,27 @@ def _from_registry(name: str, max_episode_steps: int | None) -> gymnasium.Env:
         with signals_kept(), contained():
             return gymnasium.make(name, max_episode_steps=max_episode_steps, disable_env_checker=True)
     except gymnasium.error.UnregisteredEnv as error:
+        if (file := _module_file(name)) is not None:
+            raise SimulatorError(
+                f"unknown simulator {name!r}; {file} lies here, so name the function in it that makes the "
+                f"environment, as module:factory, such as {file.stem}:make"
+            ) from error
         raise SimulatorError(
             f"unknown simulator {name!r}{_did_you_mean(name)}; built-in are {', '.join(BUILT_IN)}; any "
             f"Gymnasium id or module:factory will do too ({error})"
         ) from error
     except Exception as error:
         raise SimulatorError(f"{name}: Gymnasium cannot make it: {describe_error(error)}") from error
+
+
+def _module_file(name: str) -> Path | None:
+    """The module in the working directory that was named without its factory; it is not read."""
+    file = Path(f"{name.removesuffix('.py')}.py")
+    if file.stem.isidentifier() and file.name == str(file):
+        # An identifier may be longer than names of files.
+        with suppress(OSError):
+            return file if file.is_file() else None
+    return None
 
 
 def _did_you_mean(name: str) -> str:

@@ -1,6 +1,7 @@
 """Shifts: how an imperfect simulator is made out of a task, in memory, by name and amount.
 
 What each does: `simtrust.simulators.model_edits` edits the MuJoCo model once,
+`simtrust.simulators.legacy_inertia` gives its bodies the inertias of older versions of MuJoCo,
 `simtrust.simulators.actuation` stands between the action and the joints at every step, and the
 wheel-legged robot's sensors and floor are its own (`simtrust.simulators.wheel_legged`).
 """
@@ -28,6 +29,9 @@ KINDS = {
     "floor-friction": Kind("multiply all friction coefficients of the floor only", 1.0),
     "mass": Kind("multiply the masses and inertias of all bodies", 1.0),
     "centre-of-mass": Kind("metres by which the trunk's centre of mass lies further forward", 0.0),
+    "legacy-inertia": Kind(
+        "with 1, capsules have the masses and inertias of cylinders, as in MuJoCo before 2.1.1", 0.0
+    ),
     "static-friction": Kind("dry friction added to every driven joint, N m", 0.0),
     "viscous-friction": Kind("damping added to every driven joint, N m s/rad", 0.0),
     "joint-noise": Kind("standard deviation of the normal noise added to every action dimension", 0.0),
@@ -68,6 +72,8 @@ class Shift:
             raise ShiftError(f"shift {self}: a delay is a whole number of control steps")
         if self.kind in _SHARES and self.amount > 1:
             raise ShiftError(f"shift {self}: the amount is a share, at most 1")
+        if self.kind == "legacy-inertia" and self.amount != 1:
+            raise ShiftError(f"shift {self}: there is nothing between; give 1, or leave it out")
 
     def __str__(self) -> str:
         return f"{self.kind}={self.amount}"

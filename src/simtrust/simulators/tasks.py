@@ -14,18 +14,17 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from simtrust.simulators.batched import BatchedTask, load_model_file
+from simtrust.simulators.batched import BatchedTask
 from simtrust.simulators.shifts import Shift, refuse_robot_only
 from simtrust.simulators.task_specs import Physics, TaskSpec, uniform_noise
 
 MAX_EPISODE_STEPS = 1000
 
 
-def load_model(spec: TaskSpec) -> mujoco.MjModel:
-    """The task's model as installed with Gymnasium; `SimulatorError` if its file is missing."""
+def model_file(spec: TaskSpec) -> Path:
+    """The task's model as installed with Gymnasium."""
     # By path: importing gymnasium.envs.mujoco would need the renderer's dependencies.
-    assets = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
-    return load_model_file(assets / spec.model_file, spec.name)
+    return Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / spec.model_file
 
 
 class MujocoTask(BatchedTask):
@@ -56,7 +55,7 @@ class MujocoTask(BatchedTask):
         self.task_spec = spec
         super().__init__(
             spec.name,
-            load_model(spec),
+            model_file(spec),
             num_envs=num_envs,
             substeps=spec.frame_skip,
             groups=groups,

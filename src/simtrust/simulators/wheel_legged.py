@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from simtrust.errors import ConfigError
-from simtrust.simulators.batched import BatchedTask, load_model_file
+from simtrust.simulators.batched import BatchedTask
 from simtrust.simulators.shifts import Shift
 from simtrust.simulators.task_specs import States
 
@@ -171,7 +171,7 @@ class WheelLegged(BatchedTask):
         self.task = task
         super().__init__(
             task.name,
-            load_model_file(MODEL_FILE, task.name),
+            MODEL_FILE,
             num_envs=num_envs,
             substeps=SUBSTEPS,
             groups=[robot_shifts(fidelity, (*shifts, *besides)) for besides in groups],

@@ -59,14 +59,17 @@ class TrainConfig:
     shifts: tyro.conf.UseAppendAction[
         Annotated[tuple[str, ...], tyro.conf.arg(name="shift", metavar="KIND=VALUE")]
     ] = ()
-    """What is wrong with a built-in simulator: gravity=F, friction=F, floor-friction=F, mass=F (factors),
+    """Spoils a built-in simulator on purpose, for experiments: gravity=2 doubles it. For your own simulator
+    leave it out. KIND is one of gravity=F, friction=F, floor-friction=F, mass=F (factors),
     joint-noise=S (standard deviation), velocity-offset=C, delay=STEPS, dead-zone=D, battery=SHARE,
-    static-friction=T, viscous-friction=C, centre-of-mass=METRES; of the robot, uneven-floor=SHARE,
-    sensor-noise=F, encoder-step=RADIANS. Repeat for several."""
+    static-friction=T, viscous-friction=C, centre-of-mass=METRES; of the locomotion tasks, legacy-inertia=1
+    (capsules as in MuJoCo before 2.1.1); of the robot, uneven-floor=SHARE, sensor-noise=F,
+    encoder-step=RADIANS. Repeat for several."""
     out: str | None = None
     """The run directory. Default: runs/RECIPE-DATE-TIME."""
     real_env: str | None = None
-    """Where the policy is evaluated. Default: --sim without its shifts; the robot's: its real twin."""
+    """Where the policy is evaluated. Default: --sim without its shifts; the robot's: its real twin; for your
+    own simulator that is the simulator itself, which says nothing about the machine."""
     steps: int = 200_000
     """Updates, and simulator steps, per run (the paper trains 1,000,000)."""
     seeds: int = 1

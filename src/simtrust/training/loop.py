@@ -159,7 +159,10 @@ def resume(
     begun, _ = config_from_json(directory / "config.json")
     if (finished := read_result(directory)) is not None:
         if with_learning_rate(begun, learning_rate) != begun:
-            raise RunError(f"{directory} has finished; its learning rate can no longer be another")
+            raise RunError(
+                f"{directory} has finished; its learning rate can no longer be another: train anew with "
+                f"--learning-rate {learning_rate} and another --out"
+            )
         return finished
     with going_on(
         directory,
