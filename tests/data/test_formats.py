@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simtrust.data import Dataset, load_dataset, save_dataset
@@ -245,6 +245,112 @@ def test_defect_names_file_key_row_and_remedy(log, write, case, name):
     place = f"{file}: key '{key}'" + (f", row {row}" if row is not None else "")
     assert str(caught.value).startswith(place)
     assert re.search(r"Remedy: .+\.$", str(caught.value))
+
+
+def rolled(arrays, *dropped):
+    return without(arrays, *dropped) | {"next_observations": np.roll(arrays["observations"], -1, axis=0)}
+
+
+def all_false(arrays, key):
+    return arrays | {key: np.zeros_like(arrays[key])}
+
+
+TERMINATING = ((4, "terminal"), (3, "terminal"), (2, "terminal"))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [lambda a: a, lambda a: all_false(a, "timeouts"), lambda a: without(a, "timeouts")],
+    ids=["with timeouts", "timeouts all false", "without timeouts"],
+)
+def test_a_terminal_must_not_lead_into_the_next_episode(log, write, told):
+    right = told(log(TERMINATING))
+    assert load_dataset(write(right)).episode_lengths.tolist() == [4, 3, 2]
+    file = write(rolled(right))
+    with pytest.raises(DataError) as caught:
+        load_dataset(file)
+    assert str(caught.value) == (
+        f"{file}: key 'next_observations', row 3: the next observation of a terminal is the first observation"
+        " of the next episode (row 4), here and at every terminal before the last row. Remedy: delete"
+        " 'next_observations', which is then rebuilt within episodes, or clear the terminals if the recording"
+        " ran on without a reset."
+    )
+    mended = load_dataset(write(without(rolled(right), "next_observations")))
+    np.testing.assert_array_equal(mended.transitions.next_observation[3], right["observations"][3])
+
+
+def test_terminals_are_judged_beside_timeouts_that_are_right(log, write):
+    arrays = log(((4, "timeout"), (3, "terminal"), (2, "timeout"), (2, "terminal"), (1, "timeout")))
+    shifted = rolled(arrays)["next_observations"]
+    terminals, timeouts = ([6, 10], [3, 8])
+    for crossing, word in ((terminals, "terminal"), (timeouts, "timeout")):
+        spoilt = replaced(arrays, "next_observations", crossing, shifted[crossing])
+        with pytest.raises(DataError, match=rf"row {crossing[0]}: the next observation of a {word} is"):
+            load_dataset(write(spoilt))
+
+
+def test_a_terminal_that_tells_nothing_excuses_no_other(log, write):
+    arrays = log(TERMINATING)
+    arrays["observations"][4] = arrays["observations"][3]  # the second episode begins where the first ended
+    with pytest.raises(DataError, match=r"row 6: the next observation of a terminal"):
+        load_dataset(write(rolled(arrays)))
+
+
+def test_a_single_coincidence_at_a_terminal_is_no_crossing(log, write):
+    arrays = log(TERMINATING)
+    arrays["next_observations"][3] = arrays["observations"][4]
+    assert load_dataset(write(arrays)).episode_count == 3
+
+
+def test_a_task_that_ends_at_home_is_no_crossing(log, write):
+    """Out along the line and back: home is where every episode begins and ends."""
+    arrays = log(TERMINATING)
+    place = np.array([0, 1, 2, 1, 0, 1, 1, 0, 1], np.float32)
+    following = np.array([1, 2, 1, 0, 1, 1, 0, 1, 0], np.float32)
+    home = {"observations": place, "next_observations": following}
+    home = {key: np.stack([x, np.ones(9, np.float32)], 1) for key, x in home.items()}
+    arrays |= home
+    assert load_dataset(write(arrays)).episode_count == 3
+    # The jump back to the beginning is longer than any step: a reset.
+    arrays["observations"][3, 0] = arrays["next_observations"][2, 0] = 3
+    with pytest.raises(DataError, match="row 3: the next observation of a terminal"):
+        load_dataset(write(arrays))
+
+
+def test_one_episode_cannot_cross(log, write):
+    arrays = rolled(log(((9, "terminal"),)))
+    assert load_dataset(write(arrays)).episode_count == 1
+
+
+ENDS = st.tuples(st.integers(1, 5), st.sampled_from(["terminal", "timeout"]))
+
+
+@settings(deadline=None)
+@given(episodes=st.lists(ENDS, min_size=2, max_size=6), keeps_timeouts=st.booleans(), alike=st.booleans())
+def test_rows_shifted_over_episodes_never_load(log, tmp_path_factory, episodes, keeps_timeouts, alike):
+    """Without timeouts nothing but terminals tells of an end, so one before the last must be there.
+
+    Where all episodes begin alike, a reset is told by its jump, which takes three rows.
+    """
+    arrays = log([(length + 2 * alike, how) for length, how in episodes])
+    if alike:
+        arrays["observations"][:, 1] = arrays["next_observations"][:, 1] = 0
+    if not keeps_timeouts:
+        assume(arrays["terminals"][:-1].any())
+        arrays = without(arrays, "timeouts")
+    file = tmp_path_factory.mktemp("rolled") / "log.npz"
+    np.savez(file, **arrays)
+    assert load_dataset(file).episode_count == len(episodes)
+    np.savez(file, **rolled(arrays))
+    with pytest.raises(DataError, match="is the first observation of the next episode"):
+        load_dataset(file)
+
+
+def test_real_logs_that_terminate_do_not_cross(real_log):
+    file = real_log.with_name("walker2d_medium-v5.hdf5")
+    if not file.exists():
+        pytest.skip("the real log is not here")
+    assert load_dataset(file).transitions.terminated.sum() == 120
 
 
 def test_a_continuous_state_that_never_moves_is_no_crossing(log, write):

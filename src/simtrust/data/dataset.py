@@ -162,7 +162,7 @@ def rows_from_columns(
     ``terminals`` [T] (bool), and may hold ``next_observations`` [T, O] and ``timeouts`` [T] (bool).
     A row that is both terminal and timeout is terminal. Returns the transitions, the episode ends
     and, if rows were dropped, the file's row of each one kept. Raises DataError if the episodes'
-    ends cannot be known.
+    ends cannot be known, or if next observations cross them.
     """
     terminated = columns["terminals"]
     episode_end = episode_ends(source, columns)
@@ -171,7 +171,7 @@ def rows_from_columns(
     if next_observation is None:
         next_observation = _following_rows(columns["observations"], episode_end)
         file_row, episode_end = _drop_unseen(source, terminated, episode_end)
-    elif "timeouts" in columns:
+    else:
         _refuse_crossing(source, columns)
     rows = Transitions(
         columns["observations"],
@@ -250,19 +250,49 @@ def _drop_unseen(
 def _refuse_crossing(source: str, columns: Mapping[str, np.ndarray]) -> None:
     """Refuses a log whose next observations were made by shifting rows, resets included.
 
-    A single coincidence may be honest, so only a log that does it at *every* timeout is refused.
+    Timeouts and terminals are judged each by themselves: recorders are known to mend one and not the other.
+    A coincidence may be honest, so a log is refused only if it happens at *every* one of them, but for those
+    that tell nothing: their next observation is also their own. Terminals may all lead to where each episode
+    begins, if the task is to come home. Then all episodes begin alike, and the last step is like any other.
     """
     observations, next_observations = columns["observations"], columns["next_observations"]
-    cuts = np.flatnonzero(columns["timeouts"][:-1] & ~columns["terminals"][:-1])
-    same_as_reset = (next_observations[cuts] == observations[cuts + 1]).all(axis=1)
-    moved = (next_observations[cuts] != observations[cuts]).any(axis=1)
-    if len(cuts) and (same_as_reset & moved).all():
+    terminals = columns["terminals"]
+    kinds = {"terminal": terminals}
+    if "timeouts" in columns:
+        kinds = {"timeout": columns["timeouts"] & ~terminals} | kinds
+    for kind, ends in kinds.items():
+        cuts = np.flatnonzero(ends[:-1])
+        same_as_reset = (next_observations[cuts] == observations[cuts + 1]).all(axis=1)
+        moved = (next_observations[cuts] != observations[cuts]).any(axis=1)
+        crossing = cuts[same_as_reset & moved]
+        if not len(crossing) or not same_as_reset.all():
+            continue
+        if kind == "terminal" and _comes_home(columns, crossing):
+            continue
         raise defect(
             source,
-            f"the next observation of a timeout is the first observation of the next episode"
-            f" (row {cuts[0] + 1}), here and at every timeout before the last row",
+            f"the next observation of a {kind} is the first observation of the next episode"
+            f" (row {crossing[0] + 1}), here and at every {kind} before the last row",
             "delete 'next_observations', which is then rebuilt within episodes, or clear the"
-            " timeouts if the recording ran on without a reset",
+            f" {kind}s if the recording ran on without a reset",
             key="next_observations",
-            row=int(cuts[0]),
+            row=int(crossing[0]),
         )
+
+
+def _comes_home(columns: Mapping[str, np.ndarray], crossing: np.ndarray) -> bool:
+    """Whether all episodes begin alike, and ``crossing [N]`` rows get there by steps as others make them."""
+    observations, next_observations = columns["observations"], columns["next_observations"]
+    end = columns["terminals"] | columns.get("timeouts", columns["terminals"])
+    starts = observations[np.append(0, np.flatnonzero(end[:-1]) + 1)]
+    if (starts != starts[0]).any():
+        return False
+    # Other rows that lead to the beginning may be resets that no flag tells.
+    other = ~end & (next_observations != starts[0]).any(axis=1)
+    step = np.abs(next_observations[crossing] - observations[crossing]).max(axis=0)
+    # One entry after the other, since a copy of all the log's steps may not fit into memory.
+    usual = [
+        np.abs(following[other] - now[other]).max(initial=0.0)
+        for following, now in zip(next_observations.T, observations.T, strict=True)
+    ]
+    return bool((step <= usual).all())

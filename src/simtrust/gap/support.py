@@ -8,12 +8,17 @@ from gymnasium.spaces import Box
 
 from simtrust.data.dataset import Dataset
 from simtrust.data.log_findings import Finding, Log, Outcome, Place
+from simtrust.gap.readings import DEGREES
 from simtrust.types import Transitions
 
 POLICIES = ("random actions", "a clone of the log", "the clone perturbed")
 """Of the thirds of `simtrust.gap.rollouts.probe_rollouts`."""
 BARELY, MARGIN = 0.05, 1e-5
 OUTSIDE = 0.001
+MIDDLE = (0.01, 0.99)
+WIDER, CHANGES_WIDER = 20.0, 5.0
+DEGREES_LIKE = (DEGREES / 2, 2 * DEGREES)
+"""Factors that degrees in place of radians could make, since ranges do not agree exactly."""
 
 
 class Support(NamedTuple):
@@ -25,6 +30,9 @@ class Support(NamedTuple):
     low: np.ndarray  # [O] least value of the rollouts
     high: np.ndarray  # [O] largest value of the rollouts
     rows: int
+    beyond: np.ndarray  # [O] the log's largest |value| in the bound's on its side; NaN where none is finite
+    widths: np.ndarray  # [O] range of the log's middle 98%, in that of all rollouts; NaN where none moves
+    changes: np.ndarray  # [O] deviation of the log's change of one step, in the rollouts'; NaN likewise
 
     @property
     def overall(self) -> np.ndarray:
@@ -51,7 +59,35 @@ def measure_support(dataset: Dataset, simulated: Transitions[np.ndarray], space:
         low=rolled.min(0),
         high=rolled.max(0),
         rows=len(rolled),
+        beyond=_beyond_bounds(low, high, space),
+        widths=_multiples(_middle_range(logged), np.ptp(rolled.astype(np.float64), axis=0)),
+        changes=_multiples(_change(dataset.transitions), _change(simulated)),
     )
+
+
+def _middle_range(values: np.ndarray) -> np.ndarray:
+    """[O]: of the middle 98% of ``values [N, O]``, entry after entry since the log may be large."""
+    return np.array([np.ptp(np.quantile(column.astype(np.float64), MIDDLE)) for column in values.T])
+
+
+def _change(rows: Transitions[np.ndarray]) -> np.ndarray:
+    """[O]: standard deviation of the change of one step."""
+    pairs = zip(np.asarray(rows.next_observation).T, np.asarray(rows.observation).T, strict=True)
+    return np.array([(following.astype(np.float64) - now).std() for following, now in pairs])
+
+
+def _beyond_bounds(low: np.ndarray, high: np.ndarray, space: Box) -> np.ndarray:
+    """[O]: of [low, high], the larger multiple of a bound that has its sign; NaN where there is none."""
+    bounds, ends = (np.array(pair, np.float64) for pair in ((space.low, space.high), (low, high)))
+    side = np.array([[-1.0], [1.0]])
+    usable = np.isfinite(bounds) & (np.sign(bounds) == side) & (np.sign(ends) == side)
+    factor = np.divide(ends, bounds, out=np.full(ends.shape, np.nan), where=usable)
+    return np.fmax(factor[0], factor[1])
+
+
+def _multiples(values: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """[O]: values in units; NaN where there is no unit."""
+    return np.divide(values, units, out=np.full(len(values), np.nan), where=units > 0)
 
 
 def _inside(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -84,13 +120,47 @@ def ranges_apart(log: Log, support: Support) -> Outcome:
     )
 
 
+def ranges_wider(log: Log, support: Support) -> Outcome:
+    """The log's range is above 20 times the simulator's, and its changes above 5 times.
+
+    A position that a good policy carries far has a wide range, and changes like the simulator's; what is in
+    other units has both.
+    """
+    with np.errstate(invalid="ignore"):
+        wider = np.flatnonzero((support.widths > WIDER) & (support.changes > CHANGES_WIDER)).tolist()
+    if not wider:
+        return None
+    places = tuple(
+        Place(
+            f"{support.widths[i]:.3g} times as wide as in the simulator, and changes"
+            f" {support.changes[i]:.3g} times as large{_degrees(support.widths[i])}",
+            column=i,
+        )
+        for i in sorted(wider, key=lambda i: -support.widths[i])
+    )
+    return Finding(
+        "warning",
+        f"In {len(wider)} dimensions the log is far wider than the simulator ever went",
+        "Other units are the usual reason. It may be right where the machine does what neither random"
+        " actions nor a clone of the log did in the simulator.",
+        "Compare the units of these entries in both.",
+        places,
+    )
+
+
+def _degrees(factor: float) -> str:
+    low, high = DEGREES_LIKE
+    return f": degrees for radians? ({DEGREES:.1f} times)" if low < factor < high else ""
+
+
 def outside_observation_space(log: Log, support: Support) -> Outcome:
     """More than 0.1% of the log's rows lie outside the simulator's observation space."""
     outside = np.flatnonzero(1 - support.log_within_bounds > OUTSIDE).tolist()
     if not outside:
         return None
     places = tuple(
-        Place(f"{1 - support.log_within_bounds[i]:.1%} of rows are outside", column=i) for i in outside
+        Place(f"{1 - support.log_within_bounds[i]:.1%} of rows are outside{_beyond(support, i)}", column=i)
+        for i in outside
     )
     return Finding(
         "warning",
@@ -99,3 +169,9 @@ def outside_observation_space(log: Log, support: Support) -> Outcome:
         "Compare units, or widen the simulator's observation space.",
         places,
     )
+
+
+def _beyond(support: Support, entry: int) -> str:
+    """How far the log leaves finite bounds, as a factor."""
+    factor = support.beyond[entry]
+    return f", up to {factor:.3g} times the bound{_degrees(factor)}" if factor > 1 else ""

@@ -27,8 +27,16 @@ from simtrust.data.log_findings import (
 from simtrust.data.timing_findings import TIMING_CHECKS
 from simtrust.errors import ConfigError
 from simtrust.gap.dimensions import dimension_names
+from simtrust.gap.logged_steps import LoggedSteps, compare_logged_steps
 from simtrust.gap.rollouts import PROBE_INSTANCES, probe_rollouts
-from simtrust.gap.support import Support, measure_support, outside_observation_space, ranges_apart
+from simtrust.gap.step_findings import changes_otherwise, columns_otherwise, reward_otherwise
+from simtrust.gap.support import (
+    Support,
+    measure_support,
+    outside_observation_space,
+    ranges_apart,
+    ranges_wider,
+)
 from simtrust.reports.page_file import unwritable_page, writable_page
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.simulators.closing import closed_at_end
@@ -36,6 +44,7 @@ from simtrust.simulators.shifts import Shift
 from simtrust.training.checkpoint import write_atomically
 
 PROBE_ROWS = 2000
+NO_SIMULATOR = NotChecked("no simulator was named (--sim)")
 LOG_CHECKS = (*COLUMN_CHECKS, *ACTION_CHECKS, *TIMING_CHECKS, *EPISODE_CHECKS)
 
 
@@ -50,6 +59,8 @@ class LogReport:
     shifts: tuple[Shift, ...]
     support: Support | None
     """None without a simulator."""
+    steps: LoggedSteps | NotChecked | None
+    """Logged steps beside the simulator's own; None without a simulator."""
     command: str
 
     @property
@@ -86,7 +97,8 @@ def check_data(
     """Look a log over before anything is trained.
 
     ``check_data("log.hdf5", "HalfCheetah-v5").findings``. With a simulator, 2,000 rows of its own rollouts
-    tell whether both are in the same place.
+    tell whether both are in the same place; if it can be put into logged states, some 300 steps tell whether
+    both mean the same by signs, units and order of their columns and by the reward.
 
     Args:
         real: the log, a file or loaded.
@@ -112,17 +124,18 @@ def check_data(
         real if isinstance(real, Dataset) else load_dataset(real, dones_mean=dones_mean, columns=columns)
     )
     kinds = tuple(parse_shifts(shifts))
-    bounds, support = None, None
+    bounds, support, steps = None, None, None
     if simulator is not None:
-        bounds, support = _compare(dataset, simulator, kinds, seed)
+        bounds, support, steps = _compare(dataset, simulator, kinds, seed)
     log = summarised(dataset, dimension_names(dataset, simulator or ""), bounds)
-    checks = [*LOG_CHECKS, *_support_checks(support)]
+    checks = [*LOG_CHECKS, *_support_checks(support), *_step_checks(steps)]
     report = LogReport(
         log=log,
         outcomes=tuple((check, check.find(log)) for check in checks),
         simulator=simulator,
         shifts=kinds,
         support=support,
+        steps=steps,
         command=command or _call(dataset, simulator, shifts, seed),
     )
     if path is not None:
@@ -142,8 +155,10 @@ def write_page(report: LogReport, path: str | Path) -> None:
         raise unwritable_page(path, str(error)) from error
 
 
-def _compare(dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: int) -> tuple[Bounds, Support]:
-    """The simulator's bounds and support; DataError where the log's widths are not the simulator's."""
+def _compare(
+    dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: int
+) -> tuple[Bounds, Support, LoggedSteps | NotChecked]:
+    """The simulator's bounds, support and steps; DataError where the log's widths are not the simulator's."""
     with closed_at_end(make_simulator(simulator, num_envs=PROBE_INSTANCES, shifts=shifts)) as instances:
         observation, action = instances.single_observation_space, instances.single_action_space
         assert isinstance(observation, Box) and isinstance(action, Box)
@@ -151,9 +166,12 @@ def _compare(dataset: Dataset, simulator: str, shifts: Sequence[Shift], seed: in
         if dataset.action_size == action.shape[0]:
             # Actions outside the bounds are a finding, with all their rows; what is refused is the spaces.
             rows = rows._replace(action=np.clip(rows.action, action.low, action.high))
-        check_against_simulator(replace(dataset, transitions=rows), observation, action, simulator)
+        bounded = replace(dataset, transitions=rows)
+        check_against_simulator(bounded, observation, action, simulator)
         simulated = probe_rollouts(instances, dataset, rows=PROBE_ROWS, seed=seed)
-        return Bounds(action.low, action.high), measure_support(dataset, simulated, observation)
+        support = measure_support(dataset, simulated, observation)
+    steps = compare_logged_steps(bounded, simulator, support, shifts=shifts, seed=seed)
+    return Bounds(action.low, action.high), support, steps
 
 
 def _support_checks(support: Support | None) -> list[Check]:
@@ -163,14 +181,31 @@ def _support_checks(support: Support | None) -> list[Check]:
             "< 5% of its rollouts within the log's range",
             ranges_apart,
         ),
+        ("Log far wider than the simulator", "> 20 times its range, > 5 times its changes", ranges_wider),
         ("Log outside the observation space", "> 0.1% of rows", outside_observation_space),
     )
     if support is None:
-        return [
-            Check(title, threshold, lambda _: NotChecked("no simulator was named (--sim)"))
-            for title, threshold, _ in checks
-        ]
+        return _not_checked(checks, NO_SIMULATOR)
     return [Check(title, threshold, partial(find, support=support)) for title, threshold, find in checks]
+
+
+def _step_checks(steps: LoggedSteps | NotChecked | None) -> list[Check]:
+    checks = (
+        (
+            "Signs, units and order of columns",
+            "another one halves the error of a replayed step",
+            columns_otherwise,
+        ),
+        ("Changes beside the simulator's", "correlation < −0.5, or the factor of degrees", changes_otherwise),
+        ("Reward beside the simulator's", "correlation < 0.2", reward_otherwise),
+    )
+    if not isinstance(steps, LoggedSteps):
+        return _not_checked(checks, steps or NO_SIMULATOR)
+    return [Check(title, threshold, partial(find, steps=steps)) for title, threshold, find in checks]
+
+
+def _not_checked(checks: Sequence[tuple[str, str, object]], reason: NotChecked) -> list[Check]:
+    return [Check(title, threshold, lambda _: reason) for title, threshold, _ in checks]
 
 
 def _call(dataset: Dataset, simulator: str | None, shifts: Sequence[str], seed: int) -> str:

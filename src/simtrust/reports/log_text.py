@@ -64,6 +64,11 @@ def facts(report: LogReport) -> list[tuple[str, str, str]]:
         name = report.log.columns[least].name
         note = f"of its rollouts, by dimension; least {percent(report.support.overall[least])}, {name}"
         facts.append(("Simulator within the log's range", percent(share), note))
+    if isinstance(report.steps, NotChecked):
+        facts.append(("Logged steps in the simulator", "none", report.steps.reason))
+    elif report.steps is not None:
+        note = f"median error {rounded(report.steps.error)} standard deviations of the logged change"
+        facts.append(("Logged steps in the simulator", f"{report.steps.rows:,}", note))
     return facts
 
 
