@@ -57,7 +57,7 @@ class Measured(NamedTuple):
     rollout_seconds: float
     """Of 1,000 simulator steps of every run."""
     both_seconds: float
-    """Of both, of other runs each, as far as they go on at the same time."""
+    """Of both, half of the runs updated while the others collect; of a single run, in turns."""
     first_seconds: float
     """Of the first updates, which are compiled."""
     peak_bytes: int | None
@@ -116,22 +116,38 @@ def measure(algorithm: Algorithm, runs: int, *, simulated_rows: int, updates: in
     begin = begin_round(algorithm, runs, rows, simulated_rows, updates)
     first = seconds(lambda: begin()())
     taken = float(np.median([seconds(lambda: begin()()) for _ in range(rounds)]))
+    del begin
     with collecting(algorithm, runs, updates) as collect:
+        rollout = seconds(collect)
+    both = (
+        taken + rollout if runs == 1 else in_two_lanes(algorithm, runs, rows, simulated_rows, updates, rounds)
+    )
+    taken, rollout, both = (each / updates * 1e3 for each in (taken, rollout, both))
+    return Measured(runs, runs / taken * 1e3, taken, rollout, both, first, peak_bytes())
 
-        def both() -> Any:
+
+def in_two_lanes(
+    algorithm: Algorithm, runs: int, rows: jax.Array, simulated_rows: int, updates: int, rounds: int
+) -> float:
+    """Seconds of so many updates and steps of every run, half of them updated while the others collect."""
+    half = (runs + 1) // 2
+    begin = begin_round(algorithm, half, rows, simulated_rows, updates)
+    with collecting(algorithm, half, updates) as collect:
+
+        def lane() -> Any:
             wait = begin()
             collect()
             return wait()
 
-        rollout, together = seconds(collect), float(np.median([seconds(both) for _ in range(rounds)]))
-    taken, rollout, together = (each / updates * 1e3 for each in (taken, rollout, together))
-    return Measured(runs, runs / taken * 1e3, taken, rollout, together, first, peak_bytes())
+        lane()
+        return 2 * float(np.median([seconds(lane) for _ in range(rounds)]))
 
 
 @contextmanager
 def collecting(algorithm: Algorithm, runs: int, steps: int) -> Iterator[Callable[[], Any]]:
     """So many steps of every run, as training collects them, without what it does once for all steps."""
-    fleet, keys = Fleet(algorithm), seed_keys(range(runs), EXPLORE)
+    fleet = Fleet(algorithm)
+    keys = fleet.on_processor(seed_keys(range(runs), EXPLORE))
     bound = np.ones(ACTION)
     scaling = make_scaling(
         None, -bound, bound, OBSERVATION, normalise_observations=False, reward_scale=1.0, discount=0.99

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import sys
+import weakref
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -403,12 +404,24 @@ class TestTraining:
     def test_cells_that_the_others_leave_no_memory_for_are_trained_after_them(
         self, tmp_path, data, monkeypatch
     ):
-        """One cell at a time fits, but sac never does."""
-        groups = []
+        """One cell at a time fits, but sac never does. Nothing is left then of those before."""
+        groups, buffers = [], []
+
+        class Buffer:
+            pass
+
+        def refuse(buffer):
+            try:
+                raise NoRoomError("9 GiB, 1 GiB are free")
+            except NoRoomError as error:
+                return error
 
         def train_cells(group, *_, **__):
+            assert [each() for each in buffers] == [None] * len(buffers)
             groups.append([one.recipe for one in group])
-            ends = {one.name: NoRoomError("9 GiB, 1 GiB are free") for one in group}
+            buffer = Buffer()
+            buffers.append(weakref.ref(buffer))
+            ends = {one.name: refuse(buffer) for one in group}
             return ends if group[0].recipe == "sac" else {**ends, group[0].name: None}
 
         monkeypatch.setattr(tables, "train_cells", train_cells)

@@ -38,8 +38,8 @@ def compiled(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_compilation(compiled, compiled_in):
-    with compiled_in(compiled):
+def quick_compilation(compiled, compiled_in, fused_otherwise):
+    with fused_otherwise(), compiled_in(compiled):
         yield
 
 

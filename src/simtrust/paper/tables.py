@@ -1,5 +1,6 @@
 """The paper's tables, and its figures 6 and 7: train what is missing, judge it, and write what there is."""
 
+import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,20 +75,31 @@ def reproduce(
         group = groups.pop(0)
         for cell in group:
             console.print(f"{cell.name} ({places[cell]} of {len(missing)}):", highlight=False)
-        outcomes = train_cells(group, data, out, options, quiet=quiet)
-        # Those for which the others left no memory are trained once these have ended.
-        later = tuple(cell for cell in group if isinstance(outcomes[cell.name], NoRoomError))
-        if 0 < len(later) < len(group):
+        later, errors = _train(group, data, out, options, quiet=quiet)
+        # What stopped a training holds all that it had, its replay buffer too, in a cycle.
+        gc.collect()
+        if later:
             groups.insert(0, later)
-            for cell in later:
-                del outcomes[cell.name]
-        # A recipe that diverges is a result; whatever stops one cell, the others are still wanted.
-        failed += [f"{name}: {end}" for name, end in outcomes.items() if isinstance(end, SimtrustError)]
+        failed += errors
         found, text = write_results(study, out, command)
     console.print(text, highlight=False, soft_wrap=True, markup=False)
     if failed:
         raise RunError("\n".join(["not every cell could be trained to its end:", *failed]))
     return found
+
+
+def _train(
+    group: Sequence[Cell], data: Path | None, out: Path, options: Mapping[str, Any], *, quiet: bool
+) -> tuple[tuple[Cell, ...], list[str]]:
+    """Train cells side by side; those for which the others left no memory, and what stopped which.
+
+    A recipe that diverges is a result; whatever stops one cell, the others are still wanted.
+    """
+    outcomes = train_cells(group, data, out, options, quiet=quiet)
+    refused = tuple(cell for cell in group if isinstance(outcomes[cell.name], NoRoomError))
+    later = refused if len(refused) < len(group) else ()
+    ended = [(cell.name, outcomes[cell.name]) for cell in group if cell not in later]
+    return later, [f"{name}: {end}" for name, end in ended if isinstance(end, SimtrustError)]
 
 
 def write_results(study: str, out: Path, command: str) -> tuple[Mapping[Cell, Score], str]:

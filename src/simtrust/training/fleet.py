@@ -191,8 +191,9 @@ class Fleet:
         on_cpu = jax.default_backend() == "cpu"
         self._update_all = update_all or (update_one_by_one if on_cpu else update_as_one)
         self._act_all = act_all or (act_one_by_one if on_cpu else act_as_one)
-        self.lanes = lanes or (1 if on_cpu else 2)
         self._processor = None if on_cpu else processor()
+        # Actors that act where others are updated would wait for these.
+        self.lanes = lanes or (1 if self._processor is None else 2)
         self.round = jax.jit(
             partial(train_round, algorithm), static_argnames=("updates", "training"), donate_argnums=0
         )
@@ -240,7 +241,9 @@ class Fleet:
 
     def on_processor(self, tree: Any) -> Any:
         """The arrays of a tree where actors act."""
-        return tree if self._processor is None else jax.device_put(tree, self._processor)
+        if self._processor is None:
+            return tree
+        return jax.tree.map(lambda x: jax.device_put(x, self._processor) if eqx.is_array(x) else x, tree)
 
     def draw(self, log: Log | None, buffer: ReplayBuffer | None, keys: PRNGKeyArray, *, step: int) -> Draw:
         """What `train` draws for the update of ``step``, and which rows these are."""
@@ -283,13 +286,13 @@ class Fleet:
             actors, observation, noise
         )
 
-    def held_out_accuracy(self, agents: Agent, log: Log, fresh: np.ndarray) -> dict[str, np.ndarray]:
-        """The classifiers' accuracy [R] on rows they never trained on.
+    def held_out_accuracy(self, agents: Agent, log: Log, fresh: np.ndarray) -> dict[str, Array]:
+        """The classifiers' accuracy [R] on rows they never trained on, which nobody waited for yet.
 
         Real: the log's held-out rows. Simulated: ``fresh`` rows [R, n, row], just collected.
         """
         real = log.rows[log.training : log.training + log.held_out]
-        return {k: np.asarray(v) for k, v in self._accuracy(agents.classifier, real, fresh).items()}
+        return self._accuracy(agents.classifier, real, fresh)
 
     def _held_out_accuracy(self, classifiers, real, fresh):
         sizes = (self.algorithm.observation_size, self.algorithm.action_size)

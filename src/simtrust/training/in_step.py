@@ -9,6 +9,7 @@ not: while the device updates one, the processor steps the simulators of the oth
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -49,8 +50,8 @@ class Running(NamedTuple):
     """Updates under way, of which trainings, since when."""
 
     group: Sequence[int]
-    wait: Callable[[], Sequence[Any]]
-    """What they made of each, or the error that they came to."""
+    wait: Callable[[], tuple[Sequence[Any], float]]
+    """What they made of each, or the error that they came to; and when that was."""
     since: float
 
 
@@ -97,9 +98,11 @@ def in_step(trainings: Sequence[Rounds], fleet: Fleet, lanes: Sequence[int] | No
         group = first_of(
             [i for i, each in asked.items() if isinstance(each, AskedUpdates) if lanes[i] not in behind]
         )
-        return _begun(fleet, group, [asked.pop(index) for index in group]) if group else None
+        return _begun(fleet, group, [asked.pop(index) for index in group], pool) if group else None
 
     running, free_since = None, 0.0
+    # Of a lane that is updated beside others, a thread sees when that is done.
+    pool = ThreadPoolExecutor(1) if len(set(lanes)) > 1 else None
     try:
         for index in range(len(trainings)):
             # A generator is begun by being sent nothing.
@@ -112,34 +115,40 @@ def in_step(trainings: Sequence[Rounds], fleet: Fleet, lanes: Sequence[int] | No
                     go_on(index, answer)
             elif running:
                 done, running = running, None
-                if len(set(lanes)) > 1:
+                if pool is not None:
                     # Before these are told, so that the device has something to do meanwhile.
                     running = begin()
-                answers, now = done.wait(), time.monotonic()
-                seconds, free_since = now - max(done.since, free_since), now
+                answers, ended = done.wait()
+                seconds, free_since = ended - max(done.since, free_since), ended
                 for index, answer in zip(done.group, answers, strict=True):
                     go_on(index, answer if isinstance(answer, Exception) else (answer, seconds))
     except BaseException as error:
         _stop(trainings, error)
         raise
+    finally:
+        if pool is not None:
+            pool.shutdown(wait=False)
     return [outcomes[index] for index in range(len(trainings))]
 
 
-def _begun(fleet: Fleet, group: Sequence[int], asked: Sequence[Any]) -> Running:
+def _begun(
+    fleet: Fleet, group: Sequence[int], asked: Sequence[Any], pool: ThreadPoolExecutor | None
+) -> Running:
     since = time.monotonic()
     try:
         updates = fleet.begin_updates([each.share for each in asked], asked[0].updates)
     except Exception as error:
-        failed = [error] * len(group)
+        failed = [error] * len(group), time.monotonic()
         return Running(group, lambda: failed, since)
 
-    def wait() -> Sequence[Any]:
+    def wait() -> tuple[Sequence[Any], float]:
         try:
-            return updates()
+            made: Sequence[Any] = updates()
         except Exception as error:
-            return [error] * len(group)
+            made = [error] * len(group)
+        return made, time.monotonic()
 
-    return Running(group, wait, since)
+    return Running(group, wait if pool is None else pool.submit(wait).result, since)
 
 
 def _answers(fleet: Fleet, asked: Sequence[Any]) -> Sequence[object]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -144,7 +145,9 @@ class Training:
             raise self._diagnose(found, saved=self._saved_step(), in_checkpoint=True)
         self.problem = with_dynamics_model(self.problem, self.directory, quiet=quiet)
         if self.problem.recipe.measures_gap:
-            self.gap_model = gap_model_of_run(self.problem, self.directory, quiet=quiet)
+            self.gap_model = self.fleet.on_processor(
+                gap_model_of_run(self.problem, self.directory, quiet=quiet)
+            )
         if self.unfinished is not None:
             self._conclude(dict(self.unfinished.metrics))
         recent, compiling = deque([(time.monotonic(), self.step)], maxlen=RATE_ROUNDS + 1), True
@@ -180,7 +183,8 @@ class Training:
             raise self._diagnose(found, saved=self._saved_step())
         del before
         self.step += count
-        self._conclude(metrics | updated)
+        told = {k: np.asarray(v) if isinstance(v, jax.Array) else v for k, v in metrics.items()}
+        self._conclude(told | updated)
 
     def _conclude(self, metrics: dict[str, Any]) -> None:
         """What is due at the end of a round: evaluate, write the metrics, save."""
