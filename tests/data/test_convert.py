@@ -90,7 +90,7 @@ def test_any_numbers_in_csv_and_parquet(tmp_path_factory, table):
     ends = terminated | np.array(columns[5])
     ends[-1] = True
     # Shifted rows would be refused, and rightly.
-    following[ends & ~terminated] = observation[ends & ~terminated]
+    following[ends] = observation[ends]
     rows = Transitions(
         observation,
         np.array(columns[1], np.float32)[:, None],
