@@ -11,7 +11,8 @@ import numpy as np
 
 from simtrust.algorithms.agent import Algorithm
 from simtrust.data.replay import ReplayBuffer, insert
-from simtrust.training.fleet import UPDATE, Fleet, Log, Share, seed_keys
+from simtrust.training.fleet import UPDATE, Fleet, seed_keys
+from simtrust.training.updating import Log, Share
 
 GFLOP_PER_H2O_UPDATE = 0.66
 """With HalfCheetah's sizes and the paper's architecture: products alone, forward and backward."""

@@ -29,8 +29,9 @@ from simtrust.export.latency import processor
 from simtrust.limits import cpu_limit, memory_limit, usable_processors
 from simtrust.simulators import make_simulator
 from simtrust.simulators.closing import closed_at_end
-from simtrust.training.fleet import UPDATE, Fleet, Log, seed_keys
+from simtrust.training.fleet import UPDATE, Fleet, seed_keys
 from simtrust.training.loop import keep_compiled
+from simtrust.training.updating import Log
 
 PACKAGES = ("simtrust", "jax", "jaxlib", "equinox", "optax", "mujoco", "gymnasium", "numpy", "scipy", "onnx")
 OPTIONAL = {

@@ -10,9 +10,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 import simtrust
 from simtrust.data import save_dataset
+from simtrust.gap.rollouts import random_policy, roll_out
+from simtrust.simulators import make_simulator
 from simtrust.training import dynamics_model, gap_model
 
 TINY = {
@@ -57,6 +60,22 @@ def record_pendulum(path: Path, *, rows: int = 2_000, seed: int = 0) -> Path:
     keys = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
     columns = (np.stack(column) for column in zip(*steps, strict=True))
     return save_dataset(path, dict(zip(keys, columns, strict=True)))
+
+
+def record_rollouts(path: Path, name: str, seed: int) -> Path:
+    """400 random actions in a built-in task, in episodes of 50 rows that a time limit cuts."""
+    simulator = make_simulator(name, num_envs=2)
+    space = simulator.single_action_space
+    assert isinstance(space, Box)
+    rows = roll_out(simulator, random_policy(space, np.random.default_rng(seed)), 400, seed)
+    keys = ("observations", "actions", "rewards", "next_observations", "terminals")
+    ends = {"timeouts": np.arange(1, 401) % 50 == 0, "terminals": np.zeros(400, bool)}
+    return save_dataset(path, dict(zip(keys, rows, strict=True)) | ends)
+
+
+@pytest.fixture(scope="session")
+def record_built_in() -> Callable[[Path, str, int], Path]:
+    return record_rollouts
 
 
 @pytest.fixture(scope="session")

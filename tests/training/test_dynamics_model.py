@@ -23,8 +23,9 @@ from simtrust.training.callbacks import Callback
 from simtrust.training.config import TrainConfig
 from simtrust.training.diagnosis import NonFiniteError
 from simtrust.training.dynamics_model import DYNAMICS_MODEL, with_dynamics_model
-from simtrust.training.fleet import UPDATE, Fleet, Log, seed_keys
+from simtrust.training.fleet import UPDATE, Fleet, seed_keys
 from simtrust.training.setup import Problem, prepare
+from simtrust.training.updating import Log
 
 RECIPE = "h2o_reverse_kl"
 FILES = ("dynamics_model.json", "dynamics_model.safetensors")

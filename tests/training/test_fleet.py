@@ -11,17 +11,9 @@ from simtrust.algorithms.recipes import get_recipe
 from simtrust.data.replay import ReplayBuffer, insert, row_size, unpack
 from simtrust.gap.classifier import REAL, SIM, classifier_accuracy
 from simtrust.training import rounds
-from simtrust.training.fleet import (
-    EXPLORE,
-    UPDATE,
-    Fleet,
-    Log,
-    Share,
-    seed_keys,
-    update_as_one,
-    update_one_by_one,
-)
+from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, seed_keys
 from simtrust.training.rounds import over_runs, sample
+from simtrust.training.updating import Log, Share, update_as_one, update_one_by_one
 
 OBSERVATION, ACTION = 3, 1
 TRAINING, HELD_OUT, ROWS, CAPACITY, UPDATES = 40, 10, 60, 32, 5

@@ -1,23 +1,21 @@
 """Trainings that share a simulator: each is what it is alone, and one that fails there fails alone."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnasium.spaces import Box
 
 import simtrust
 from simtrust.algorithms.agent import Algorithm
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import get_recipe
 from simtrust.api import configured
-from simtrust.data import save_dataset
 from simtrust.errors import NonFiniteAnswer, SimulatorError
-from simtrust.gap.rollouts import random_policy, roll_out
-from simtrust.simulators import built_in, make_simulator
+from simtrust.simulators import built_in
 from simtrust.simulators.batched import BatchedTask, Diverged
 from simtrust.training import side_by_side
 from simtrust.training.callbacks import Callback, CallbackError
@@ -66,18 +64,7 @@ def few_fleets(monkeypatch):
     monkeypatch.setattr(side_by_side, "Fleet", fleet_of)
 
 
-def record(path: Path, name: str, seed: int) -> Path:
-    """A log of 400 random actions."""
-    simulator = make_simulator(name, num_envs=2)
-    space = simulator.single_action_space
-    assert isinstance(space, Box)
-    rows = roll_out(simulator, random_policy(space, np.random.default_rng(seed)), 400, seed)
-    keys = ("observations", "actions", "rewards", "next_observations", "terminals")
-    ends = {"timeouts": np.arange(1, 401) % 50 == 0, "terminals": np.zeros(400, bool)}
-    return save_dataset(path, dict(zip(keys, rows, strict=True)) | ends)
-
-
-def options_of(folder: Path, name: str) -> list[dict]:
+def options_of(record: Callable[..., Path], folder: Path, name: str) -> list[dict]:
     """Three runs in other shifts, of other seeds, logs and so other scalings."""
     return [
         {
@@ -92,8 +79,8 @@ def options_of(folder: Path, name: str) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def cheetahs(tmp_path_factory) -> list[dict]:
-    return options_of(tmp_path_factory.mktemp("logs"), "HalfCheetah-v5")
+def cheetahs(record_built_in, tmp_path_factory) -> list[dict]:
+    return options_of(record_built_in, tmp_path_factory.mktemp("logs"), "HalfCheetah-v5")
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +150,8 @@ def test_those_of_one_lane_share_a_simulator(cheetahs, alone, made, monkeypatch,
     assert made == [["friction=0.3"] * 2 + ["gravity=2.0"] * 2]
 
 
-def test_episodes_that_end_at_other_times(made, tmp_path):
-    options = options_of(tmp_path, "Hopper-v5")
+def test_episodes_that_end_at_other_times(record_built_in, made, tmp_path):
+    options = options_of(record_built_in, tmp_path, "Hopper-v5")
     ours = train_together(options, tmp_path / "together")
     for outcome, directory in zip(ours, train_alone(options, tmp_path / "alone"), strict=True):
         assert_same(outcome, directory)

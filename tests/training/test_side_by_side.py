@@ -12,9 +12,10 @@ from simtrust.api import configured
 from simtrust.errors import ConfigError, RunError
 from simtrust.training import side_by_side
 from simtrust.training.callbacks import Callback
-from simtrust.training.fleet import Fleet, update_as_one
+from simtrust.training.fleet import Fleet
 from simtrust.training.loop import beginning, going_on
 from simtrust.training.side_by_side import train_side_by_side
+from simtrust.training.updating import update_as_one
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,6 @@ import os
 import subprocess
 import sys
 
-import numpy as np
-import pytest
-
-from simtrust.data import save_dataset
-from simtrust.gap.rollouts import random_policy, roll_out
-from simtrust.simulators import make_simulator
-
 SCRIPT = """
 import json, sys
 from functools import partial
@@ -58,20 +51,9 @@ print(json.dumps({**{k: sorted(v) if isinstance(v, set) else v for k, v in seen.
 """
 
 
-@pytest.fixture(scope="module")
-def cheetah_log(tmp_path_factory):
-    """Random actions in HalfCheetah."""
-    simulator = make_simulator("HalfCheetah-v5", num_envs=2)
-    policy = random_policy(simulator.single_action_space, np.random.default_rng(0))
-    rows = roll_out(simulator, policy, 400, 0)
-    keys = ("observations", "actions", "rewards", "next_observations", "terminals")
-    ends = {"timeouts": np.arange(1, 401) % 50 == 0, "terminals": np.zeros(400, bool)}
-    path = tmp_path_factory.mktemp("log") / "log.hdf5"
-    return save_dataset(path, dict(zip(keys, rows, strict=True)) | ends)
-
-
-def test_one_device_learns_and_the_other_acts(tiny, cheetah_log, compiled, tmp_path):
-    options = {**tiny, "real": str(cheetah_log), "sim": "HalfCheetah-v5", "seeds": 2, "evaluate_every": 50}
+def test_one_device_learns_and_the_other_acts(tiny, record_built_in, tmp_path):
+    log = record_built_in(tmp_path / "log.hdf5", "HalfCheetah-v5", 0)
+    options = {**tiny, "real": str(log), "sim": "HalfCheetah-v5", "seeds": 2, "evaluate_every": 50}
     environment = {
         **os.environ,
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2",

@@ -138,7 +138,7 @@ def _tell_if_only_simulated(directory: Path, environment: str, remedy: str) -> N
     from simtrust.simulators.factories import is_simulator_itself
 
     config, _ = config_from_json(directory / "config.json")
-    if config.sim is None or not is_simulator_itself(environment, config.sim):
+    if not is_simulator_itself(environment, config.sim):
         return
     trained = (
         "the simulator beside the log"

@@ -127,9 +127,7 @@ def _evaluation(metadata: Mapping[str, Any]) -> str:
 
 
 def _only_simulated(metadata: Mapping[str, Any]) -> str:
-    simulator = metadata["simulator"]
-    environment = str(metadata["evaluation"]["environment"])
-    if simulator is None or not is_simulator_itself(environment, simulator):
+    if not is_simulator_itself(str(metadata["evaluation"]["environment"]), metadata["simulator"]):
         return ""
     return " **This is the simulator of the run itself: it says little about the machine.**"
 

@@ -7,7 +7,6 @@ columns, or a reward that is another one.
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from simtrust.gap.readings import Change, Reading, candidates
 from simtrust.gap.replay_probe import Probe
 from simtrust.gap.step_errors import dimension_scales, root_mean_square
 from simtrust.gap.support import Support
-from simtrust.simulators.guard import GuardedSimulator, StateNotSettable
+from simtrust.simulators.guard import StateNotSettable
 from simtrust.simulators.shifts import Shift
 from simtrust.types import Transitions
 
@@ -69,22 +68,6 @@ class _Steps:
         return float(np.median(self.gap))
 
 
-class _RewardToo:
-    """A settable simulator whose observations end with the reward of the step to them."""
-
-    def __init__(self, simulator: GuardedSimulator) -> None:
-        self._simulator = simulator
-        self.num_envs = simulator.num_envs
-        self.go_on = simulator.go_on
-
-    def set_observations(self, observations: np.ndarray) -> np.ndarray:
-        return self._simulator.set_observations(observations[:, :-1])
-
-    def step(self, actions: np.ndarray) -> tuple[Any, ...]:
-        following, reward, *rest = self._simulator.step(actions)
-        return np.column_stack([following, reward]), reward, *rest
-
-
 @dataclass(frozen=True, eq=False)
 class _Bench:
     """Rows of a log that are stepped under one reading after another."""
@@ -100,26 +83,24 @@ class _Bench:
     ) -> "_Bench":
         """Of rows ``[N]`` and the actions ``[N, A]`` with which the simulator makes their steps."""
         observed = rows.observation.astype(np.float64)
-        simulator = cast(GuardedSimulator, _RewardToo(probe.simulator))
-        probe = replace(probe, simulator=simulator, observations=observed, actions=actions)
+        probe = replace(probe, observations=observed, actions=actions)
         return cls(probe, rows.next_observation - observed, rows.reward.astype(np.float64), scale)
 
     def steps(self, chosen: np.ndarray, reading: Reading) -> _Steps:
         """Of the rows ``chosen [M]``, counted among the N."""
         observed = self.probe.observations[chosen]
-        shown = reading.observation.to_simulator(observed)
         probe = replace(
             self.probe,
-            observations=np.column_stack([shown, np.zeros(len(shown))]),
+            observations=reading.observation.to_simulator(observed),
             actions=reading.action.to_simulator(self.probe.actions[chosen]),
         )
         # What a reading makes of a number may be beyond float32, which the simulator then fails at.
         with np.errstate(over="ignore"):
             rolled = probe.roll(np.arange(len(chosen)), 1)
-        change = reading.observation.to_log(rolled.predicted[:, 0, :-1]) - observed
+        change = reading.observation.to_log(rolled.predicted[:, 0]) - observed
         change[rolled.diverged] = np.nan
         gap = root_mean_square(change - self.change[chosen], self.scale)
-        reward = np.where(rolled.diverged, np.nan, rolled.predicted[:, 0, -1])
+        reward = np.where(rolled.diverged, np.nan, rolled.reward[:, 0])
         gap = np.where(np.isfinite(gap), gap, np.inf)
         return _Steps(change, reward, gap, rolled.determined & ~rolled.diverged)
 

@@ -130,6 +130,7 @@ class Rolled(NamedTuple):
     """What the simulator made of N starts in H steps of its own."""
 
     predicted: np.ndarray  # [N, H, O] float64; NaN from a failure on, and after the simulator's own end
+    reward: np.ndarray  # [N, H] float64; NaN likewise
     determined: np.ndarray  # [N] bool
     diverged: np.ndarray  # [N] bool
     failure: str | None
@@ -178,7 +179,7 @@ class Probe:
         Each row and the ``horizon - 1`` after it must be rows of one episode, which is not checked.
         """
         size = self.simulator.num_envs
-        predicted = np.full((len(rows), horizon, self.observations.shape[1]), np.nan)
+        predicted, reward = self._nothing_yet(len(rows), horizon)
         determined, diverged = np.ones(len(rows), bool), np.zeros(len(rows), bool)
         failure = None
         for start in range(0, len(rows), size):
@@ -187,44 +188,51 @@ class Probe:
             rolled = self._roll_chunk(np.resize(chunk, size), horizon)
             here = slice(start, start + len(chunk))
             predicted[here] = rolled.predicted[: len(chunk)]
+            reward[here] = rolled.reward[: len(chunk)]
             determined[here] = rolled.determined[: len(chunk)]
             diverged[here] = rolled.diverged[: len(chunk)]
             failure = failure or rolled.failure
             if progress is not None:
                 progress(start + len(chunk), len(rows))
-        return Rolled(predicted, determined, diverged, failure)
+        return Rolled(predicted, reward, determined, diverged, failure)
+
+    def _nothing_yet(self, rows: int, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+        """Next observations ``[S, H, O]`` and rewards ``[S, H]``, of which none is known."""
+        return np.full((rows, horizon, self.observations.shape[1]), np.nan), np.full((rows, horizon), np.nan)
 
     def _roll_chunk(self, rows: np.ndarray, horizon: int) -> Rolled:
         """Roll ``[S]`` rows; where one diverges, all are rolled again with another in its place."""
         diverged = np.zeros(len(rows), bool)
         determined = np.ones(len(rows), bool)
-        until_failure = np.full((len(rows), horizon, self.observations.shape[1]), np.nan)
+        until_failure = self._nothing_yet(len(rows), horizon)
         failure = None
         while not diverged.all():
             stand_in = int(np.flatnonzero(~diverged)[0])
             source = np.where(diverged, stand_in, np.arange(len(rows)))
-            predicted = np.full_like(until_failure, np.nan)
+            answers = self._nothing_yet(len(rows), horizon)
             try:
-                told = self._roll_once(rows[source], predicted)
+                told = self._roll_once(rows[source], *answers)
             except SimulatorError as error:
                 failure = failure or str(error)
                 failed = _failed(error, len(rows))
                 diverged[source[failed]] = True
-                until_failure[source[failed]] = predicted[failed]
+                for kept, answer in zip(until_failure, answers, strict=True):
+                    kept[source[failed]] = answer[failed]
                 continue
-            predicted[diverged] = until_failure[diverged]
-            return Rolled(predicted, np.where(diverged, determined, told), diverged, failure)
-        return Rolled(until_failure, determined, diverged, failure)
+            for kept, answer in zip(until_failure, answers, strict=True):
+                answer[diverged] = kept[diverged]
+            return Rolled(*answers, np.where(diverged, determined, told), diverged, failure)
+        return Rolled(*until_failure, determined, diverged, failure)
 
-    def _roll_once(self, rows: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-        """Write into ``predicted [S, H, O]``, where it stays if a later step fails.
+    def _roll_once(self, rows: np.ndarray, predicted: np.ndarray, reward: np.ndarray) -> np.ndarray:
+        """Write into ``predicted [S, H, O]`` and ``reward [S, H]``, where it stays if a later step fails.
 
         Returns:
             ``[S]`` bool: whether the rows' observations determine the state.
         """
         determined = self.simulator.set_observations(self.observations[rows])
         for step in range(predicted.shape[1]):
-            predicted[:, step] = self.simulator.step(self.actions[rows + step])[0]
+            predicted[:, step], reward[:, step] = self.simulator.step(self.actions[rows + step])[:2]
             if not self.simulator.go_on():
                 break
         return determined

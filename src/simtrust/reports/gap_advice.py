@@ -11,8 +11,7 @@ from simtrust.gap.regions import Region
 from simtrust.gap.verdict import LEAST_EPISODES
 from simtrust.reports.charts import percent, rounded, span
 from simtrust.simulators.built_in import find_built_in
-from simtrust.simulators.legacy_inertia import LEGACY_INERTIA
-from simtrust.simulators.shifts import KINDS, Shift
+from simtrust.simulators.shifts import KINDS, LEGACY_INERTIA, Shift
 from simtrust.simulators.task_specs import TASKS
 
 WORSE, RARE = 1.5, 0.1

@@ -1,8 +1,7 @@
 """A verdict on a log before anything is trained: what is read, checked and written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +45,20 @@ from simtrust.training.checkpoint import write_atomically
 PROBE_ROWS = 2000
 NO_SIMULATOR = NotChecked("no simulator was named (--sim)")
 LOG_CHECKS = (*COLUMN_CHECKS, *ACTION_CHECKS, *TIMING_CHECKS, *EPISODE_CHECKS)
+SUPPORT_CHECKS = (
+    ("Log and simulator in different places", "< 5% of its rollouts within the log's range", ranges_apart),
+    ("Log far wider than the simulator", "> 20 times its range, > 5 times its changes", ranges_wider),
+    ("Log outside the observation space", "> 0.1% of rows", outside_observation_space),
+)
+STEP_CHECKS = (
+    (
+        "Signs, units and order of columns",
+        "another one halves the error of a replayed step",
+        columns_otherwise,
+    ),
+    ("Changes beside the simulator's", "correlation < −0.5, or the factor of degrees", changes_otherwise),
+    ("Reward beside the simulator's", "correlation < 0.2", reward_otherwise),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +141,7 @@ def check_data(
     if simulator is not None:
         bounds, support, steps = _compare(dataset, simulator, kinds, seed)
     log = summarised(dataset, dimension_names(dataset, simulator or ""), bounds)
-    checks = [*LOG_CHECKS, *_support_checks(support), *_step_checks(steps)]
+    checks = [*LOG_CHECKS, *_checks_with(SUPPORT_CHECKS, support), *_checks_with(STEP_CHECKS, steps)]
     report = LogReport(
         log=log,
         outcomes=tuple((check, check.find(log)) for check in checks),
@@ -174,38 +187,15 @@ def _compare(
     return Bounds(action.low, action.high), support, steps
 
 
-def _support_checks(support: Support | None) -> list[Check]:
-    checks = (
-        (
-            "Log and simulator in different places",
-            "< 5% of its rollouts within the log's range",
-            ranges_apart,
-        ),
-        ("Log far wider than the simulator", "> 20 times its range, > 5 times its changes", ranges_wider),
-        ("Log outside the observation space", "> 0.1% of rows", outside_observation_space),
-    )
-    if support is None:
-        return _not_checked(checks, NO_SIMULATOR)
-    return [Check(title, threshold, partial(find, support=support)) for title, threshold, find in checks]
-
-
-def _step_checks(steps: LoggedSteps | NotChecked | None) -> list[Check]:
-    checks = (
-        (
-            "Signs, units and order of columns",
-            "another one halves the error of a replayed step",
-            columns_otherwise,
-        ),
-        ("Changes beside the simulator's", "correlation < −0.5, or the factor of degrees", changes_otherwise),
-        ("Reward beside the simulator's", "correlation < 0.2", reward_otherwise),
-    )
-    if not isinstance(steps, LoggedSteps):
-        return _not_checked(checks, steps or NO_SIMULATOR)
-    return [Check(title, threshold, partial(find, steps=steps)) for title, threshold, find in checks]
-
-
-def _not_checked(checks: Sequence[tuple[str, str, object]], reason: NotChecked) -> list[Check]:
-    return [Check(title, threshold, lambda _: reason) for title, threshold, _ in checks]
+def _checks_with(
+    checks: Sequence[tuple[str, str, Callable[..., Outcome]]],
+    found: Support | LoggedSteps | NotChecked | None,
+) -> list[Check]:
+    """Checks that look at what was found of a simulator too, if it was."""
+    if found is None or isinstance(found, NotChecked):
+        reason = found or NO_SIMULATOR
+        return [Check(title, threshold, lambda _: reason) for title, threshold, _ in checks]
+    return [Check(title, threshold, lambda log, f=find: f(log, found)) for title, threshold, find in checks]
 
 
 def _call(dataset: Dataset, simulator: str | None, shifts: Sequence[str], seed: int) -> str:

@@ -96,8 +96,7 @@ class RunRecord(NamedTuple):
     @property
     def judged_in_simulator(self) -> bool:
         """Whether the policy was judged in the run's own simulator, so that reality is not known."""
-        sim = self.config.sim
-        return sim is not None and is_simulator_itself(self.evaluation_environment, sim)
+        return is_simulator_itself(self.evaluation_environment, self.config.sim)
 
 
 def read_run(directory: str | Path) -> RunRecord:

@@ -21,10 +21,10 @@ from mujoco.batch import Batch
 
 from simtrust.errors import ConfigError, SimulatorError
 from simtrust.simulators.actuation import Actuation, noise_generator
-from simtrust.simulators.legacy_inertia import LEGACY_INERTIA, with_legacy_inertia
+from simtrust.simulators.legacy_inertia import with_legacy_inertia
 from simtrust.simulators.model_edits import shifted_model
 from simtrust.simulators.model_files import load_model_file
-from simtrust.simulators.shifts import Shift
+from simtrust.simulators.shifts import LEGACY_INERTIA, Shift
 
 INSTANCES_PER_THREAD = 16
 _DIVERGED = [

@@ -21,11 +21,13 @@ MOST_NAMED = 10
 """Functions and classes of a module that are named where one was asked for that it does not have."""
 
 
-def is_simulator_itself(environment: str, simulator: str) -> bool:
+def is_simulator_itself(environment: str, simulator: str | None) -> bool:
     """Whether an environment by name is the simulator by name, so that it says nothing about the machine.
 
-    A built-in simulator that is its own real machine is the machine.
+    A built-in simulator that is its own real machine is the machine. Without a simulator nothing is it.
     """
+    if simulator is None:
+        return False
     known, other = find_built_in(simulator), find_built_in(environment)
     if known is None or other is None:
         return environment == simulator

@@ -21,8 +21,8 @@ import numpy as np
 
 from simtrust.errors import ShiftError
 from simtrust.simulators.model_files import load_edited_model_file
+from simtrust.simulators.shifts import LEGACY_INERTIA
 
-LEGACY_INERTIA = "legacy-inertia"
 _MASS_PROPERTIES = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
 
 

@@ -23,13 +23,14 @@ class Kind:
     robot_only: bool = False
 
 
+LEGACY_INERTIA = "legacy-inertia"
 KINDS = {
     "gravity": Kind("multiply gravity", 1.0),
     "friction": Kind("multiply all friction coefficients of all geoms", 1.0),
     "floor-friction": Kind("multiply all friction coefficients of the floor only", 1.0),
     "mass": Kind("multiply the masses and inertias of all bodies", 1.0),
     "centre-of-mass": Kind("metres by which the trunk's centre of mass lies further forward", 0.0),
-    "legacy-inertia": Kind(
+    LEGACY_INERTIA: Kind(
         "with 1, capsules have the masses and inertias of cylinders, as in MuJoCo before 2.1.1", 0.0
     ),
     "static-friction": Kind("dry friction added to every driven joint, N m", 0.0),
@@ -72,7 +73,7 @@ class Shift:
             raise ShiftError(f"shift {self}: a delay is a whole number of control steps")
         if self.kind in _SHARES and self.amount > 1:
             raise ShiftError(f"shift {self}: the amount is a share, at most 1")
-        if self.kind == "legacy-inertia" and self.amount != 1:
+        if self.kind == LEGACY_INERTIA and self.amount != 1:
             raise ShiftError(f"shift {self}: there is nothing between; give 1, or leave it out")
 
     def __str__(self) -> str:

@@ -14,9 +14,10 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from simtrust.errors import SimtrustError
-from simtrust.training.fleet import Fleet, Share
+from simtrust.training.fleet import Fleet
 from simtrust.training.result import RunResult
 from simtrust.training.rollouts import AskedRollout
+from simtrust.training.updating import Share
 
 
 class AskedUpdates(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 from simtrust.data.dataset import Dataset, episode_numbers, unknown_next_state
 from simtrust.data.held_out import spread_groups
 from simtrust.data.replay import pack
-from simtrust.training.fleet import Log
+from simtrust.training.updating import Log
 from simtrust.types import Transitions
 
 HELD_OUT_SHARE = 0.02

@@ -15,11 +15,12 @@ from simtrust.algorithms.agent import Agent, Batch
 from simtrust.data.dataset import episode_numbers
 from simtrust.data.replay import ReplayBuffer
 from simtrust.errors import NonFiniteAnswer, SimulatorError
-from simtrust.training.fleet import UPDATE, Fleet, Share, seed_keys
+from simtrust.training.fleet import UPDATE, Fleet, seed_keys
 from simtrust.training.log_order import log_order
 from simtrust.training.rounds import Draw, drawn_together
 from simtrust.training.setup import Problem
 from simtrust.training.update_trace import ROWS, Named, make_trace, state_of
+from simtrust.training.updating import Share
 from simtrust.types import Transitions
 
 

@@ -34,7 +34,7 @@ from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.collect import Rollout
 from simtrust.training.diagnosis import diagnose, diagnose_answer
 from simtrust.training.dynamics_model import with_dynamics_model
-from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, Share, seed_keys
+from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, seed_keys
 from simtrust.training.gap_model import gap_model_of_run, measure
 from simtrust.training.in_step import Asked, AskedUpdates, Begun, Rounds, in_step
 from simtrust.training.judging import RESTART, Judge, episode_seeds
@@ -47,6 +47,7 @@ from simtrust.training.rollouts import AskedRollout, Member
 from simtrust.training.run_directory import CHECKPOINTS, resume_command
 from simtrust.training.setup import Problem, versions
 from simtrust.training.stopping import telling_how_to_go_on
+from simtrust.training.updating import Share
 
 RATE_ROUNDS = 20
 """Rounds over which the displayed speed is averaged."""

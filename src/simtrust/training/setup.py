@@ -24,10 +24,10 @@ from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.simulators.built_in import find_built_in, real_machine
 from simtrust.simulators.closing import close_all
 from simtrust.training.config import TrainConfig
-from simtrust.training.fleet import Log
 from simtrust.training.log_order import log_on_device
 from simtrust.training.memory import check_memory
 from simtrust.training.scaling import Scaling, make_scaling
+from simtrust.training.updating import Log
 from simtrust.types import Transitions
 
 DEFAULT_CAPACITY = 1_000_000
