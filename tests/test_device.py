@@ -27,7 +27,6 @@ NO_PLUGIN = "--device gpu: JAX's CUDA plugin is not installed: pip install 'simt
 @pytest.fixture
 def simtrust(tmp_path, monkeypatch):
     """``simtrust(*words)`` runs the command line in a process of its own, in an empty folder."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     monkeypatch.setenv("COLUMNS", "300")
 
     def simtrust(*words: str) -> subprocess.CompletedProcess[str]:

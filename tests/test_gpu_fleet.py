@@ -79,7 +79,6 @@ def test_the_device_tells_its_memory(fleet, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 def test_it_runs_on_a_processor(fleet, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(fleet, "OPTIONS", TINY)
     file = tmp_path / "rates.json"

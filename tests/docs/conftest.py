@@ -49,7 +49,7 @@ SMALL = {"members": 2, "elites": 2, "hidden_sizes": (8, 8), "epochs": 2, "epoch_
 
 
 @pytest.fixture(scope="module")
-def tiny(compiled, compiled_in, fused_otherwise) -> Iterator[None]:
+def tiny() -> Iterator[None]:
     """The defaults that a page does not name, and the sizes that it does, small enough for a test."""
     train, generate = simtrust.train, simtrust.generate_wheel_legged_log
     with pytest.MonkeyPatch.context() as patch:
@@ -79,8 +79,7 @@ def tiny(compiled, compiled_in, fused_otherwise) -> Iterator[None]:
             patch.setitem(robot.STUDIES, name, replace(study, steps=50))
         study = figure3.figure3
         patch.setattr(figure3, "figure3", lambda *given, **more: study(*given, **{**more, **FIGURE}))
-        with fused_otherwise(), compiled_in(compiled):
-            yield
+        yield
 
 
 def no_film(*_: Any, **__: Any) -> None:

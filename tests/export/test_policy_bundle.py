@@ -46,7 +46,6 @@ TINY = {
     "evaluation_episodes": 1,
     "steps": 100,
 }
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SHIFTED = np.array([3.0, -40.0, 1000.0], np.float32)
 """Units in which a policy that forgot its normaliser would be found out."""
 

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import gymnasium
-import jax
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
@@ -22,10 +21,8 @@ EXTRA = 0.05
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """Small models and few rows, compiled in a hurry: what is tested here is that they can be had."""
+    """Small models and few rows: what is tested here is that they can be had."""
     patch = pytest.MonkeyPatch()
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
     small = {"members": 2, "elites": 2, "hidden_sizes": (16,), "epochs": 2, "epoch_updates": 20}
     for options in ("SIMULATOR_GAP_OPTIONS", "TRUST_MODEL_OPTIONS"):
         patch.setattr(measure, options, replace(getattr(measure, options), **small))
@@ -35,8 +32,6 @@ def quick():
     patch.setattr(measure, "EXPLAINED_ROWS", 100)
     yield
     patch.undo()
-    jax.config.update("jax_disable_most_optimizations", before)
-    jax.clear_caches()
 
 
 class Plant(gymnasium.Env):

@@ -24,6 +24,7 @@ from simtrust.gap.simulator_gap import (
 )
 from simtrust.types import Transitions
 
+pytestmark = pytest.mark.usefixtures("optimised")
 A = np.array([[-0.2, 0.3], [-0.3, -0.1]])
 B = np.array([[1.0], [-0.5]])
 SCALE = np.sqrt(np.diag(A @ A.T + B @ B.T / 3))

@@ -13,6 +13,7 @@ from simtrust.gap.dynamics_model import CHUNK
 from simtrust.gap.trust_model import FittedTrust, fit_trust_model
 
 SCALE = np.array([0.5, 2.0, 1e-3])
+pytestmark = pytest.mark.usefixtures("optimised")
 QUICK = DynamicsModelOptions(
     members=3,
     elites=3,

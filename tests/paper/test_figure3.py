@@ -68,7 +68,7 @@ def run(out, log, **changes):
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory, log, quick_compilation):
+def out(tmp_path_factory, log):
     folder = tmp_path_factory.mktemp("figure3")
     run(folder, log)
     return folder

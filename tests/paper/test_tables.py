@@ -299,7 +299,7 @@ def run(out, data, **changes):
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory, data, quick_compilation):
+def out(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("tables")
     run(folder, data)
     return folder
@@ -621,7 +621,7 @@ class TestRobot:
         assert f"{recorded.mean(dtype=float):.3f}" in line
         assert line.endswith("| 15.000 |")
 
-    def test_figure_5_is_of_whole_episodes_of_figure_2s_policies(self, tmp_path, quick_compilation):
+    def test_figure_5_is_of_whole_episodes_of_figure_2s_policies(self, tmp_path):
         """What is gathered in the end is the return of the episode."""
         study = replace(STUDIES_OF_ROBOT["standing-still"], steps=50)
         log = generate_wheel_legged_log(

@@ -51,7 +51,6 @@ HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
 BYTES_MAX = 200_000
 pytestmark = [
-    pytest.mark.usefixtures("quick_compilation"),
     pytest.mark.filterwarnings("ignore::simtrust.errors.RunWarning"),
 ]
 """The versions of today are not those that the files were made with."""

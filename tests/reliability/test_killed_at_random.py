@@ -27,8 +27,7 @@ def killing() -> ModuleType:
     return module
 
 
-def test_run_killed_at_random_equals_one_never_killed(killing, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+def test_run_killed_at_random_equals_one_never_killed(killing, tmp_path):
     runs = killing.Runs(tmp_path, {**killing.OPTIONS, "steps": 1_200})
     never = runs.never_killed()
     places = []

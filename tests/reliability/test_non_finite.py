@@ -33,7 +33,6 @@ TINY = {
     "rollout_steps": ROUND, "checkpoint_every": ROUND, "evaluate_every": 0, "evaluation_episodes": 1,
 }  # fmt: skip
 EPISODES, LENGTH = 12, 5
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 class Bounded(gymnasium.Env):

@@ -304,7 +304,7 @@ def train(out, *, sim="misbehaviours:Polite", **options):
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, quick_compilation):
+def unbroken(tmp_path_factory):
     """The metrics of a run that nothing disturbs."""
     out = tmp_path_factory.mktemp("unbroken") / "run"
     with pytest.MonkeyPatch.context() as patch:

@@ -31,7 +31,6 @@ from simtrust.training.metrics import MetricsFile
 from simtrust.training.run_directory import lock
 from simtrust.training.storage import StorageError, write_atomically
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 STEPS = 300
 TINY = {
     "sim": "Pendulum-v1",
@@ -147,7 +146,7 @@ def disk(tmp_path) -> Iterator[Disk]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(quick_compilation, tmp_path_factory) -> Path:
+def undisturbed(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     return simtrust.train("sac", quiet=True, **TINY, out=out, evaluators=EVALUATORS).directory
 
@@ -220,15 +219,12 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
 
 
 def test_the_command_on_a_disk_that_fills_up_tells_it_and_goes_on_to_the_same_bits(
-    disk, compiled, tmp_path, undisturbed
+    disk, tmp_path, undisturbed
 ):
     (tmp_path / "filling.py").write_text(FILLING)
     environment = {
         **os.environ,
         "FILLER": str(disk.filler),
-        "JAX_COMPILATION_CACHE_DIR": str(compiled),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
 
     def command(*words: str) -> subprocess.CompletedProcess:

@@ -1,29 +1,13 @@
 """Tiny runs on Gymnasium's Pendulum, as sweep files."""
 
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 TRAINING_TESTS = runpy.run_path(str(Path(__file__).parents[1] / "training" / "conftest.py"))
 TINY = {key: value for key, value in TRAINING_TESTS["TINY"].items() if not key.startswith("gap_")}
-
-
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory) -> Path:
-    """Where compiled programs are kept, for this process and for those that it starts."""
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_processes(compiled, compiled_in) -> Iterator[None]:
-    """This process and those that it starts optimise little, and compile everything once."""
-    with compiled_in(compiled), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(compiled))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,7 @@ class Cluster(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def cluster(counted, quick_processes) -> Iterator[Cluster]:
+def cluster(counted) -> Iterator[Cluster]:
     """Its sockets need a short path."""
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     process = subprocess.Popen(

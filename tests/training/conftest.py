@@ -1,4 +1,4 @@
-"""Tiny runs on Gymnasium's Pendulum, compiled quickly, and simulators that misbehave."""
+"""Tiny runs on Gymnasium's Pendulum, and simulators that misbehave."""
 
 import importlib
 from collections.abc import Callable
@@ -32,18 +32,6 @@ TINY = {
     "dynamics_epochs": 1,
     "steps": 100,
 }
-
-
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory) -> Path:
-    """Where compiled programs are kept, for this process and for those it starts."""
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation(compiled, compiled_in, fused_otherwise):
-    with fused_otherwise(), compiled_in(compiled):
-        yield
 
 
 def record_pendulum(path: Path, *, rows: int = 2_000, seed: int = 0) -> Path:

@@ -1,7 +1,6 @@
 """A run that was killed goes on to the same bits as one that never stopped."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -41,22 +40,13 @@ def uninterrupted(options, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def start(compiled) -> Callable[..., subprocess.Popen]:
+def start() -> Callable[..., subprocess.Popen]:
     """Starts ``simtrust ARGUMENTS`` as a process of its own; what it leaves running is killed."""
-    environment = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(compiled),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        # As in this process. With all optimisations, ``benchmarks/kill_and_resume.py`` does the same.
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
     processes: list[subprocess.Popen] = []
 
     def start(*arguments: str | Path) -> subprocess.Popen:
         command = [sys.executable, "-m", "simtrust.cli", *map(str, arguments)]
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         processes.append(process)
         return process
 

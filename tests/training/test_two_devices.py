@@ -57,7 +57,6 @@ def test_one_device_learns_and_the_other_acts(tiny, record_built_in, tmp_path):
     environment = {
         **os.environ,
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     command = [sys.executable, "-c", SCRIPT, json.dumps(options)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
