@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from PIL import Image
 
 import simtrust
@@ -15,7 +16,7 @@ from simtrust.errors import ConfigError, DataError, RunError, ShiftError
 from simtrust.gap import measure
 from simtrust.gap.corrections import Correction
 from simtrust.gap.dimensions import dimension_names
-from simtrust.gap.findings import ModelEstimate
+from simtrust.gap.findings import ClassifierEstimate, ModelEstimate
 from simtrust.gap.replay_probe import replay
 from simtrust.gap.simulator_gap import FittedSimulatorGap, RowGaps
 from simtrust.gap.step_errors import step_errors
@@ -115,9 +116,9 @@ def test_a_simulator_that_cannot_be_set_is_measured_by_a_model(tmp_path):
     path = simtrust.save_dataset(
         tmp_path / "log.hdf5", log | {"terminals": np.zeros(rows, bool), "timeouts": ends}
     )
-    report = simtrust.measure_gap(path, "Pendulum-v1", out=tmp_path / "out", quiet=True)
+    report = simtrust.measure_gap(path, PendulumEnv, out=tmp_path / "out", quiet=True)
     assert report.replay is None
-    assert "Pendulum-v1" in report.missing["replay"]
+    assert f"{PendulumEnv.__module__}:PendulumEnv" in report.missing["replay"]
     assert report.classifier is not None
     assert report.trust is not None
     assert (tmp_path / "out" / "trust.onnx").exists()
@@ -133,6 +134,7 @@ def test_the_file_says_what_the_report_says(shifted):
     stored = json.loads((out / "gap.json").read_text())
     assert stored["verdict"] == vars(report.verdict)
     assert stored["log"]["sha256"] == report.dataset.sha256
+    assert stored["classifier"]["omega_of_worst_tenth"] == report.classifier.share_of_worst_tenth
     assert stored["simulator"] == {"name": "HalfCheetah-v5", "shifts": ["gravity=2.0"]}
     z_velocity = stored["replay"]["dimensions"]["z-velocity (m/s)"]["bias"]["mean"]
     index = report.observation_names.index("z-velocity (m/s)")
@@ -198,11 +200,20 @@ def test_every_part_is_there(shifted):
     assert report.missing == {}
     assert 0 <= report.classifier.area_transition <= 1
     np.testing.assert_allclose(report.classifier.share.sum(), 1.0, rtol=1e-6)
+    assert 0.1 < report.classifier.share_of_worst_tenth <= 1
     assert report.model.distinction > 0
     assert len(report.worst_episodes) > 0
     assert report.trust.rank_correlation > 0
     written = {"gap.json", "report.html", "gap-map.png", "trust.onnx", "trust.npz", "trust_runner.py"}
     assert written <= {file.name for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("share", "worst"), [([0.05] * 20, 0.1), ([0.3, 0.01, 0.2, *[0.49 / 17] * 17], 0.5), ([0.9, 0.1], 0.9)]
+)
+def test_omega_of_the_worst_tenth(share, worst):
+    found = ClassifierEstimate.share_of_worst_tenth.fget(SimpleNamespace(share=np.array(share)))
+    assert found == pytest.approx(worst)
 
 
 def test_the_trust_model_knows_the_gap(shifted):

@@ -76,6 +76,12 @@ class ClassifierEstimate:
     published: bool
     """Whether the networks, inputs and noise are those of the paper."""
 
+    @property
+    def share_of_worst_tenth(self) -> float:
+        """Sum of ω over the tenth of the rows where it is largest: 0.1 if all are alike; NaN of no rows."""
+        largest = np.sort(self.share)[::-1][: -(-len(self.share) // 10)]
+        return float(largest.sum()) if len(largest) else float("nan")
+
 
 @dataclass(frozen=True, eq=False)
 class WorstEpisode:

@@ -143,6 +143,9 @@ def _classifier_facts(classifier: ClassifierEstimate) -> dict[str, str]:
         "AUC with the next state (0.5: cannot tell)": rounded(classifier.area_transition),
         "Expected calibration error": rounded(classifier.calibration.error),
         "Median gap u": rounded(np.median(classifier.gap)) if len(classifier.gap) else "unknown",
+        "ω of the tenth with the largest u (10%: u is flat)": percent(classifier.share_of_worst_tenth)
+        if len(classifier.gap)
+        else "unknown",
         "Held-out simulated rows": f"{len(classifier.gap):,}",
         "Networks and inputs": "as published" if classifier.published else "not those of the paper",
     }

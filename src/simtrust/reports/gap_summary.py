@@ -82,6 +82,7 @@ def to_json(report: GapReport, command: str) -> dict[str, Any]:
         content["classifier"] = {
             "median_gap": float(np.median(classifier.gap)),
             "median_log_ratio": float(np.median(classifier.log_ratio)),
+            "omega_of_worst_tenth": classifier.share_of_worst_tenth,
             "area_state_action": classifier.area_state_action,
             "area_transition": classifier.area_transition,
             "expected_calibration_error": classifier.calibration.error,
