@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast, get_args
 from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.errors import ConfigError
 from simtrust.evaluation.evaluators import Evaluator
+from simtrust.simulators.factories import simulator_name
 from simtrust.training.callbacks import Callback
 from simtrust.training.config import RecipeName, TrainConfig
 from simtrust.training.loop import train as train_config
@@ -31,11 +32,12 @@ def train(
     """Train ``recipe``; every option of ``simtrust train --help`` is a keyword argument.
 
     ``train("h2o", real="log.hdf5", sim="Ant-v5", shifts=["gravity=2"], seeds=5, beta=0.02)``. Dashes
-    become underscores, and a repeated ``--shift`` becomes the list ``shifts``. ``quiet`` shows no
-    progress. ``callbacks`` are told of metrics and checkpoints as they come
-    (`simtrust.training.callbacks`); ``evaluators`` are functions of a policy, by name, whose values join
-    the metrics at every evaluation (`simtrust.training.judging`). Raises `ConfigError` for an unknown
-    option or a value of the wrong type, and whatever `simtrust.training.loop.train` raises.
+    become underscores, a repeated ``--shift`` becomes the list ``shifts``, and ``sim`` and ``real_env`` may
+    be the functions that make the environments instead of their names. ``quiet`` shows no progress.
+    ``callbacks`` are told of metrics and checkpoints as they come (`simtrust.training.callbacks`);
+    ``evaluators`` are functions of a policy, by name, whose values join the metrics at every evaluation
+    (`simtrust.training.judging`). Raises `ConfigError` for an unknown option or a value of the wrong type,
+    and whatever `simtrust.training.loop.train` raises.
     """
     config, command = configured(recipe, **options)
     return train_config(config, quiet=quiet, command=command, callbacks=callbacks, evaluators=evaluators)
@@ -53,6 +55,7 @@ def configured(recipe: str, **options: Any) -> tuple[TrainConfig, str]:
             raise ConfigError(f"train() has no option {option!r}{hint}")
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     values |= {k: str(values[k]) for k in ("real", "out") if values.get(k) is not None}
+    values |= {k: simulator_name(values[k]) for k in ("sim", "real_env") if callable(values.get(k))}
     algorithm = _built(AlgorithmOptions, {k: v for k, v in values.items() if k in ALGORITHM_OPTIONS})
     own = {k: v for k, v in values.items() if k in TRAIN_OPTIONS}
     config = _built(partial(TrainConfig, recipe=cast(RecipeName, name), algorithm=algorithm), own)

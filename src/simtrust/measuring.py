@@ -21,6 +21,7 @@ from simtrust.reports.gap_summary import to_json
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.simulators.adapters import steps_limited
 from simtrust.simulators.closing import closed_at_end
+from simtrust.simulators.factories import SimulatorLike, simulator_name
 from simtrust.stages import show_stages
 from simtrust.training.policy import Policy as TrainedPolicy
 from simtrust.training.storage import StorageError, check_writable, write_atomically
@@ -28,7 +29,7 @@ from simtrust.training.storage import StorageError, check_writable, write_atomic
 
 def measure_gap(
     real: str | Path | Dataset,
-    simulator: str,
+    simulator: SimulatorLike,
     *,
     shifts: Sequence[str] = (),
     out: str | Path | None = None,
@@ -47,7 +48,7 @@ def measure_gap(
 
     Args:
         real: the log, a file or loaded.
-        simulator: as ``--sim`` of the command line.
+        simulator: as ``--sim`` of the command line, or the function that it names.
         shifts: of a built-in simulator.
         out: a folder for ``report.html``, ``gap.json``, pictures, and the gap as a function of state and
             action (``trust.onnx``, ``trust.npz`` and a runner of the latter); None writes nothing.
@@ -69,6 +70,7 @@ def measure_gap(
     folder = None if out is None else Path(out)
     if folder is not None and (folder / "gap.json").exists():
         raise RunError(f"{folder} already holds a gap report; choose another --out, or move it away")
+    simulator = simulator_name(simulator)
     dataset = (
         real if isinstance(real, Dataset) else load_dataset(real, dones_mean=dones_mean, columns=columns)
     )

@@ -1,5 +1,6 @@
 """Any Gymnasium environment behind the guard: what is wrong with it is named, where it happened."""
 
+import functools
 import re
 
 import gymnasium
@@ -11,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from simtrust.errors import ConfigError, ShiftError, SimulatorError
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.simulators.adapters import GuardedSimulator
+from simtrust.simulators.factories import simulator_name
 
 HERE = __name__
 
@@ -386,6 +388,38 @@ class UnboundedAction(Counter):
 
 class IntegerAction(Counter):
     action_space = Box(0, 3, (2,), np.int64)
+
+
+class Kept:
+    """Whose factory is not at the top of the module."""
+
+    @staticmethod
+    def make():
+        return Counter()
+
+
+@pytest.mark.parametrize(("given", "name"), [(Counter, "Counter"), (Kept.make, "Kept.make")])
+def test_a_simulator_may_be_given_as_what_makes_it(given, name):
+    assert simulator_name(given) == f"{HERE}:{name}"
+    simulator = make_simulator(given, num_envs=2)
+    assert simulator.name == f"{HERE}:{name}"
+    simulator.reset(seed=0)
+    assert simulator.step(np.full((2, 2), 0.5))[0].tolist() == [[1.0, 0.5]] * 2
+    assert simulator_name("HalfCheetah-v5") == "HalfCheetah-v5"
+
+
+def test_what_makes_it_must_be_found_again_by_its_name():
+    def local():
+        return Counter()
+
+    renamed = functools.wraps(Counter)(lambda: Counter())
+    unnamed = (lambda: Counter(), local, renamed, functools.partial(Counter), Counter().reset)
+    for function in unnamed:
+        with pytest.raises(SimulatorError, match="cannot be found again by a name; define a function"):
+            make_simulator(function, num_envs=1)
+    for thing in (Counter(), 3, None):
+        with pytest.raises(SimulatorError, match="give the function or the class itself, without calling it"):
+            make_simulator(thing, num_envs=1)
 
 
 @pytest.mark.parametrize("name", ["Pendulum-v1", f"{HERE}:Counter"])

@@ -39,6 +39,7 @@ from simtrust.gap.support import (
 from simtrust.reports.page_file import unwritable_page, writable_page
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.simulators.closing import closed_at_end
+from simtrust.simulators.factories import SimulatorLike, simulator_name
 from simtrust.simulators.shifts import Shift
 from simtrust.training.checkpoint import write_atomically
 
@@ -98,7 +99,7 @@ class LogReport:
 
 def check_data(
     real: str | Path | Dataset,
-    simulator: str | None = None,
+    simulator: SimulatorLike | None = None,
     *,
     shifts: Sequence[str] = (),
     dones_mean: DonesMean | None = None,
@@ -115,7 +116,7 @@ def check_data(
 
     Args:
         real: the log, a file or loaded.
-        simulator: as ``--sim`` of the command line; None: the log alone.
+        simulator: as ``--sim`` of the command line, or the function that it names; None: the log alone.
         shifts: of a built-in simulator.
         dones_mean: what a log's bare ``dones`` mean.
         columns: which columns of a table hold what, as ``--map`` of the command line.
@@ -132,6 +133,7 @@ def check_data(
         raise ConfigError(f"--seed is {seed}; it must be 0 or more")
     if shifts and simulator is None:
         raise ConfigError("--shift changes a simulator; name it with --sim")
+    simulator = None if simulator is None else simulator_name(simulator)
     path = None if out is None else writable_page(Path(out))
     dataset = (
         real if isinstance(real, Dataset) else load_dataset(real, dones_mean=dones_mean, columns=columns)

@@ -12,7 +12,7 @@ from simtrust.errors import ConfigError, ShiftError, SimulatorError
 from simtrust.simulators.built_in import BUILT_IN, BuiltIn, find_built_in
 from simtrust.simulators.checked_instance import CheckedInstance, make_checked
 from simtrust.simulators.closing import close_instances
-from simtrust.simulators.factories import instance_factory
+from simtrust.simulators.factories import SimulatorLike, instance_factory, simulator_name
 from simtrust.simulators.guard import GuardedSimulator
 from simtrust.simulators.shifts import Shift, check_distinct
 from simtrust.simulators.side_by_side import SideBySide
@@ -35,7 +35,7 @@ def steps_limited(step_timeout: float | None) -> Iterator[None]:
 
 
 def make_simulator(
-    name: str,
+    name: SimulatorLike,
     *,
     num_envs: int,
     shifts: Sequence[Shift] = (),
@@ -52,9 +52,9 @@ def make_simulator(
 
     Args:
         name: a built-in task (``HalfCheetah-v5``, ``walker2d``, ...), a Gymnasium id, or
-            ``module:factory`` where ``factory()`` returns a new ``gymnasium.Env``. If its class has a
-            method ``set_observation(observation)`` that puts it into the state which an observation
-            ``[O]`` tells, logs can be replayed in it; it is called right after ``reset()``.
+            ``module:factory`` where ``factory()`` returns a new ``gymnasium.Env``, or that function itself.
+            If its class has a method ``set_observation(observation)`` that puts it into the state which an
+            observation ``[O]`` tells, logs can be replayed in it; it is called right after ``reset()``.
         num_envs: S.
         shifts: what makes the simulator imperfect; built-in tasks only.
         max_episode_steps: truncate episodes there; None: the task's own limit, if it has one.
@@ -66,10 +66,12 @@ def make_simulator(
             that the instances are in at least one worker process. None: that of `steps_limited`, or none.
 
     Raises:
-        SimulatorError: the name is unknown, or what it names cannot be made or has unsupported spaces.
+        SimulatorError: the name is unknown, a function has none by which it is found again, or what it names
+            cannot be made or has unsupported spaces.
         ShiftError: the simulator supports no shifts, or a shift would change nothing.
         ConfigError: a number is not positive, or workers or a time limit are asked for a built-in task.
     """
+    name = simulator_name(name)
     num_envs = positive("num_envs", num_envs)
     if max_episode_steps is not None:
         max_episode_steps = positive("max_episode_steps", max_episode_steps)

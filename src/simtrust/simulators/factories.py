@@ -17,8 +17,37 @@ from simtrust.errors import SimulatorError, describe_error
 from simtrust.simulators.built_in import BUILT_IN, find_built_in
 from simtrust.simulators.foreign_code import contained, signals_kept
 
+SimulatorLike = str | Callable[[], gymnasium.Env]
+"""A simulator by name, or the function or class that makes one."""
 MOST_NAMED = 10
 """Functions and classes of a module that are named where one was asked for that it does not have."""
+
+
+def simulator_name(simulator: SimulatorLike) -> str:
+    """The name of a simulator that may be given as the function which makes it.
+
+    ``module:factory`` of a function or class that can be found under it again, so that worker processes and
+    a run that is resumed find it too; a name is its own.
+
+    Raises:
+        SimulatorError: it is neither a name nor a function, or one that no module has: a lambda, one defined
+            in another function, or a method of an object.
+    """
+    if isinstance(simulator, str):
+        return simulator
+    if isinstance(simulator, gymnasium.Env) or not callable(simulator):
+        raise SimulatorError(
+            f"a simulator is a name or a function that makes a new one, not {type(simulator).__name__}; give "
+            "the function or the class itself, without calling it"
+        )
+    module, attribute = (getattr(simulator, name, "") for name in ("__module__", "__qualname__"))
+    with suppress(KeyError, AttributeError):
+        if operator.attrgetter(attribute)(sys.modules[module]) is simulator:
+            return f"{module}:{attribute}"
+    raise SimulatorError(
+        f"{attribute or type(simulator).__name__} cannot be found again by a name; define a function without "
+        "arguments at the top of a module or notebook, and give that"
+    )
 
 
 def is_simulator_itself(environment: str, simulator: str | None) -> bool:

@@ -15,6 +15,7 @@ from simtrust.errors import ConfigError, RunError, describe_error
 from simtrust.evaluation.returns import EpisodeReturns, run_episodes
 from simtrust.simulators import make_simulator, parse_shifts
 from simtrust.simulators.closing import close_all, closed_at_end
+from simtrust.simulators.factories import SimulatorLike, simulator_name
 from simtrust.simulators.guard import GuardedSimulator
 from simtrust.training.checkpoint import CheckpointStore
 from simtrust.training.config import config_from_json
@@ -62,7 +63,7 @@ class Policy:
 def evaluate(
     directory: str | Path,
     *,
-    env: str | None = None,
+    env: SimulatorLike | None = None,
     episodes: int = 10,
     seed: int = 0,
     shifts: Sequence[str] = (),
@@ -72,8 +73,10 @@ def evaluate(
 
     Every policy meets the same initial states, which ``seed`` chooses. ``env`` defaults to where the run
     was evaluated; if that is code of yours (``module:factory``) it must be given, since no file of a run
-    directory may decide which code is imported. ``step_timeout`` is as of `make_simulator`.
+    directory may decide which code is imported. It may be the function itself, too. ``step_timeout`` is as
+    of `make_simulator`.
     """
+    env = None if env is None else simulator_name(env)
     policy = Policy(directory)
     confirm_code(Path(directory), {"env": (policy.environment if env is None else None, None)})
     starts = start_seeds(policy, episodes=episodes, seed=seed)
