@@ -1,34 +1,23 @@
 """Which of two recipes is better: what the paper says, and whether our runs say the same.
 
-Both are asked alike, by Welch's t-test of two means at 5 %. It takes samples of few runs for what they are,
-where a bootstrap of two or three runs would find differences in noise; and the paper gives what it needs.
+Both are asked alike (`simtrust.paper.comparison`).
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from enum import StrEnum
+from collections.abc import Mapping
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import ttest_ind_from_stats
 
 from simtrust.paper.cells import Cell
+from simtrust.paper.comparison import Sample, Verdict, compare, differ, sample_of
 from simtrust.paper.published import Published
 from simtrust.paper.scores import Score
 from simtrust.paper.studies import Setting, Study
 
-LEVEL = 0.05
 AHEAD_ABOVE = 50
 """Thousands of rows above which H2O is ahead of CQL (Appendix C.3; Figure 6 gives no numbers)."""
-
-
-class Verdict(StrEnum):
-    HOLDS = "holds"
-    FAILS = "does not hold"
-    UNTOLD = "cannot be told apart"
-    NOT_COMPARED = "not compared"
-    MISSING = "not run"
 
 
 class Ordering(NamedTuple):
@@ -51,22 +40,6 @@ class Judgement(NamedTuple):
     difference: float
     """Of our means, the better less the worse; NaN if there is none."""
     note: str
-
-
-class Sample(NamedTuple):
-    mean: float
-    std: float
-    """With one less than their number in the denominator."""
-    size: int
-
-
-def differ(one: Sample, other: Sample) -> bool:
-    """Whether two samples have different means, by Welch's test at `LEVEL`; not with a single run."""
-    if min(one.size, other.size) < 2:
-        return False
-    if one.std == other.std == 0:
-        return one.mean != other.mean
-    return bool(ttest_ind_from_stats(*one, *other, equal_var=False).pvalue < LEVEL)
 
 
 def orderings(study: Study) -> list[Ordering]:
@@ -109,24 +82,9 @@ def judge(ordering: Ordering, scores: Mapping[Cell, Score]) -> Judgement:
     if better.step != worse.step:
         note = f"after {better.step:,} and {worse.step:,} updates"
         return Judgement(ordering, Verdict.NOT_COMPARED, difference, note)
-    samples = [sample(one) for one in (better, worse)]
-    if min(one.size for one in samples) < 2:
-        return Judgement(ordering, Verdict.UNTOLD, difference, "a single seed")
-    if not differ(*samples):
-        return Judgement(ordering, Verdict.UNTOLD, difference, "")
-    return Judgement(ordering, Verdict.HOLDS if difference > 0 else Verdict.FAILS, difference, "")
-
-
-def sample(score: Score) -> Sample:
-    """A cell's runs as the test takes them."""
-    return Sample(score.mean, score.std, score.seeds)
+    verdict, note = compare(*(sample_of(one.returns) for one in (better, worse)))
+    return Judgement(ordering, verdict, difference, note)
 
 
 def judgements(study: Study, scores: Mapping[Cell, Score]) -> list[Judgement]:
     return [judge(ordering, scores) for ordering in orderings(study)]
-
-
-def counts(judged: Iterable[Judgement]) -> dict[Verdict, int]:
-    """How many of each verdict, in the order of `Verdict`; those there are none of left out."""
-    found = [judgement.verdict for judgement in judged]
-    return {verdict: found.count(verdict) for verdict in Verdict if verdict in found}

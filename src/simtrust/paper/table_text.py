@@ -1,7 +1,5 @@
 """A study's results as Markdown and CSV, the published numbers beside ours."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,8 +7,10 @@ from typing import NamedTuple
 from simtrust.evaluation.aggregates import interquartile_mean, probability_of_improvement
 from simtrust.evaluation.statistics import Interval
 from simtrust.paper.cells import Cell
-from simtrust.paper.markdown import table
-from simtrust.paper.orderings import Judgement, Verdict, counts
+from simtrust.paper.comparison import Verdict, counts
+from simtrust.paper.csv_text import csv_text
+from simtrust.paper.markdown import number, table, with_interval
+from simtrust.paper.orderings import Judgement
 from simtrust.paper.scores import JUDGED_BY, Score
 from simtrust.paper.studies import OURS, RECIPES, Setting, Study
 
@@ -116,7 +116,7 @@ def rows(results: Results) -> list[Row]:
 
 def _line(row: Row) -> tuple[str, ...]:
     score, cell = row.score, row.setting.cell(row.recipe)
-    published = _number(cell.published)
+    published = _published(cell.published)
     if cell.elsewhere:
         published += f" (D2C: {cell.elsewhere})"
     if score is None:
@@ -127,9 +127,9 @@ def _line(row: Row) -> tuple[str, ...]:
         f"{score.step:,}" if score.finished else f"{score.step:,} of {score.steps:,}",
         str(score.seeds),
         _mean_and_std(score),
-        _interval(row.iqm, ",.0f"),
-        _figure(row.relative, ".2f"),
-        _interval(row.improvement, ".2f"),
+        with_interval(row.iqm, ",.0f"),
+        number(row.relative, ".2f"),
+        with_interval(row.improvement, ".2f"),
         published,
     )
 
@@ -151,9 +151,9 @@ def _over_settings(results: Results) -> list[tuple[str, ...]]:
             (
                 RECIPES[recipe],
                 str(len(pairs)),
-                "–" if recipe == OURS else _interval(better, ".2f"),
+                "–" if recipe == OURS else with_interval(better, ".2f"),
                 str(len(relative)),
-                _interval(interquartile_mean(relative), ".2f"),
+                with_interval(interquartile_mean(relative), ".2f"),
             )
         )
     return lines
@@ -168,14 +168,15 @@ def _ordering(judgement: Judgement) -> tuple[str, ...]:
         ordering.claim,
         {True: "yes", False: "no", None: "no numbers"}[ordering.clear],
         verdict,
-        _figure(judgement.difference, "+,.0f"),
+        number(judgement.difference, "+,.0f"),
     )
 
 
 def _of(judged: Sequence[Judgement], clear: bool | None) -> str:
     """How many there are of each verdict; empty if there are none at all."""
     chosen = [judgement for judgement in judged if judgement.ordering.clear is clear]
-    told = ", ".join(f"{verdict} {count}" for verdict, count in counts(chosen).items())
+    tally = counts(judgement.verdict for judgement in chosen)
+    told = ", ".join(f"{verdict} {count}" for verdict, count in tally.items())
     return f"{CLEAR[clear]}, {len(chosen)}: {told}" if chosen else ""
 
 
@@ -189,9 +190,7 @@ CSV_HEADS = (
 
 def table_csv(results: Results) -> str:
     """A line for each setting and recipe; ``seed_returns`` are separated by spaces."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_HEADS)
+    lines = []
     for row in rows(results):
         cell, score = row.setting.cell(row.recipe), row.score
         published = cell.published or ("", "", "")
@@ -200,32 +199,13 @@ def table_csv(results: Results) -> str:
         ]  # fmt: skip
         seeds = "" if score is None else " ".join(f"{value:.6g}" for value in score.returns)
         values = [*ours, *row.iqm, row.relative, *row.improvement]
-        writer.writerow(
-            [str(row.setting), row.recipe, cell.name, *map(_plain, values), *map(_plain, published), seeds]
-        )
-    return text.getvalue()
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.6g}"
-    return str(value)
+        lines.append([row.setting, row.recipe, cell.name, *values, *published, seeds])
+    return csv_text(CSV_HEADS, lines)
 
 
 def _mean_and_std(score: Score) -> str:
-    return f"{score.mean:,.0f} ± {_figure(score.std, ',.0f')}"
+    return f"{score.mean:,.0f} ± {number(score.std, ',.0f')}"
 
 
-def _figure(value: float, form: str) -> str:
-    return "–" if math.isnan(value) else format(value, form)
-
-
-def _number(published: object | None) -> str:
+def _published(published: object | None) -> str:
     return "–" if published is None else str(published)
-
-
-def _interval(interval: Interval, form: str) -> str:
-    mean = _figure(interval.mean, form)
-    if math.isnan(interval.low):
-        return mean
-    return f"{mean} ({format(interval.low, form)} to {format(interval.high, form)})"
