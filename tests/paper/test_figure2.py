@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from simtrust.errors import ConfigError, RunError
-from simtrust.paper.figure2 import figure2, load_cells, table
+from simtrust.paper.figure2 import figure2, load_cells
+from simtrust.paper.figure2_text import overview, page, rows, statistics_csv
 from simtrust.paper.robot import NETWORKS, RECIPES, STUDIES, Cell, load_cell, save_cell
 from simtrust.simulators import parse_shifts
 from simtrust.simulators.log_recording import generate_wheel_legged_log
@@ -66,7 +67,97 @@ def test_the_table_is_the_mean_of_what_the_csv_lists(out):
             listed = np.mean([float(r[measure]) for r in chosen])
             found = cells["standing-still", recipe].interval(f"real {measure}").mean
             np.testing.assert_allclose(found, listed, rtol=1e-5)
-    assert (out / "figure2.md").read_text() == table(cells) + "\n"
+    assert (out / "figure2.md").read_text().startswith(overview(cells) + "\n\n")
+
+
+def test_every_cell_has_its_statistics_and_every_claim_its_verdict(out):
+    with (out / "figure2-statistics.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 2 * 6  # recipes, measures
+    assert {line["updates"] for line in lines} == {"100"}
+    cell = load_cells(out)["standing-still", "sac"]
+    (line,) = (one for one in lines if (one["recipe"], one["measure"]) == ("sac", "real seconds"))
+    runs = cell.per_run("real seconds")
+    assert float(line["mean"]) == pytest.approx(runs.mean(), rel=1e-5)
+    assert float(line["std"]) == pytest.approx(runs.std(ddof=1), rel=1e-4, abs=1e-9)
+    with (out / "figure2-claims.csv").open() as file:
+        claims = list(csv.DictReader(file))
+    assert {claim["of"] for claim in claims} == {"standing-still"}
+    asked = {claim["asked"]: claim["verdict"] for claim in claims}
+    assert asked["cql, seconds upright < 21"] == "not run"
+    assert asked["h2o, seconds upright > 21"] not in ("not run", "holds")
+    text = (out / "figure2.md").read_text()
+    assert "### standing-still" in text
+    assert "### moving-straight" not in text
+
+
+def test_a_cell_without_its_recorded_episodes_says_what_to_do(out, tmp_path):
+    copy = shutil.copytree(out, tmp_path / "copy")
+    (copy / "standing-still" / "h2o" / "traces.npz").unlink()
+    with pytest.raises(RunError, match=r"traces.npz is not there.*remove measures.json"):
+        run(copy)
+
+
+def made_up(recipe, study="standing-still", steps=100, **measures):
+    """A cell of one episode a run."""
+    given = {key.replace("_", " "): [[value] for value in runs] for key, runs in measures.items()}
+    seeds = tuple(range(len(next(iter(measures.values())))))
+    return {(study, recipe): Cell(study, recipe, seeds, steps, given)}
+
+
+def row_of(cells, recipe, key):
+    (found,) = (row for row in rows(cells) if (row.recipe, row.measure.key) == (recipe, key))
+    return found
+
+
+def test_statistics_are_over_seeds_and_of_errors_the_smaller_one_is_better():
+    cells = made_up("h2o", real_seconds=[1, 2, 3, 10], real_error=[0.1, 0.2, 0.3, 0.4])
+    cells |= made_up("cql", real_seconds=[2, 2, 2, 2], real_error=[0.25, 0.25, 0.25, 0.25])
+    ours = row_of(cells, "h2o", "real seconds")
+    assert ours.sample.mean == 4.0
+    assert ours.sample.std == pytest.approx(np.std([1, 2, 3, 10], ddof=1))
+    assert ours.iqm.mean == 2.5
+    assert np.isnan(ours.better.mean)
+    # More than 2 s are two of four, and one ties.
+    assert row_of(cells, "cql", "real seconds").better.mean == 0.625
+    assert row_of(cells, "cql", "real error").better.mean == 0.5
+    cells |= made_up("darc", real_seconds=[2, 2], real_error=[0.35, 0.35])
+    assert row_of(cells, "darc", "real error").better.mean == 0.75
+
+
+def test_runs_of_other_lengths_are_not_said_to_be_better_or_worse():
+    cells = made_up("h2o", real_return=[5.0, 6.0]) | made_up("cql", steps=50, real_return=[1.0, 2.0])
+    assert np.isnan(row_of(cells, "cql", "real return").better.mean)
+    cells |= made_up("sac", real_return=[1.0, 2.0])
+    assert row_of(cells, "sac", "real return").better.mean == 1.0
+
+
+def test_a_cell_that_was_kept_with_fewer_measures_has_dashes():
+    cells = made_up("h2o", real_return=[5.0, 6.0]) | made_up("cql", real_return=[1.0, 2.0])
+    text = page(cells, {})
+    assert "| h2o | – | – | 5.5 (5 to 6) | – | – |" in text
+    assert "| cql | 100 | 2 | – | – | – |" not in text
+    assert "| cql | 100 | 0 | – | – | – |" in text
+    (line,) = (
+        one
+        for one in csv.DictReader(statistics_csv(cells).splitlines())
+        if (one["recipe"], one["measure"]) == ("cql", "real error")
+    )
+    assert (line["seeds"], line["mean"], line["iqm"], line["seed_values"]) == ("0", "", "", "")
+
+
+def test_both_tasks_together_count_each_by_itself():
+    cells = {}
+    for study, ours, theirs in (
+        ("standing-still", [30, 30], [3, 3]),
+        ("moving-straight", [20, 20], [20, 20]),
+    ):
+        cells |= made_up("h2o", study, real_seconds=ours, real_return=ours)
+        cells |= made_up("cql", study, real_seconds=theirs, real_return=theirs)
+    text = page(cells, {})
+    # Always better in one task and never in the other, where all are equal; a tenth and the whole time.
+    assert "| cql | 2 | 0.75 (0.75 to 0.75) | 0.55 (0.55 to 0.55) |" in text
+    assert "| h2o | 2 | – | 1.00 (1.00 to 1.00) |" in text
 
 
 @pytest.mark.parametrize("name", ["figure2-standing-still.png", "figure2-returns.png"])

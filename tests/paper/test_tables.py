@@ -620,6 +620,18 @@ class TestRobot:
         )
         assert f"{recorded.mean(dtype=float):.3f}" in line
         assert line.endswith("| 15.000 |")
+        with (tmp_path / "figure4.csv").open() as file:
+            bars = [bar for bar in csv.DictReader(file) if bar["log"] == "moving-straight"]
+        edges = [float(bars[0]["from"]), *(float(bar["to"]) for bar in bars)]
+        np.testing.assert_allclose(edges[::80], [recorded.min(), recorded.max()], rtol=1e-5)
+        rows, _ = np.histogram(recorded.astype(float), 80)
+        assert [int(bar["rows"]) for bar in bars] == rows.tolist()
+        assert sum(float(bar["share_percent"]) for bar in bars) == pytest.approx(100, abs=1e-3)
+        with (tmp_path / "figure4-claims.csv").open() as file:
+            told = {(one["of"], one["asked"]): one["verdict"] for one in csv.DictReader(file)}
+        positive = "holds" if recorded.min() > 0 else "does not hold"
+        assert told["moving-straight", "least reward > 0"] == positive
+        assert told["moving-straight", "mean ẋ of the log (m/s) > 0"] == "holds"
 
     def test_figure_5_is_of_whole_episodes_of_figure_2s_policies(self, tmp_path):
         """What is gathered in the end is the return of the episode."""
@@ -646,6 +658,9 @@ class TestRobot:
         assert float(lines[-1]["seconds"]) == pytest.approx(lengths[1] / 200)
         assert float(lines[0]["seconds"]) == pytest.approx(min(0.1, lengths[1] / 200))
         assert (tmp_path / "figure5-standing-still.png").exists()
+        with (tmp_path / "figure5-claims.csv").open() as file:
+            assert {one["verdict"] for one in csv.DictReader(file)} == {"not run"}
+        assert "## What the paper says" in (tmp_path / "figure5.md").read_text()
 
     def test_figure_5_needs_the_runs_of_figure_2(self, tmp_path):
         with pytest.raises(RunError, match="simtrust paper figure2 --out"):

@@ -61,6 +61,8 @@ def paper(
 
         simtrust paper figure3 --real log.hdf5
 
+    figure2 to figure5 also say which of the paper's claims about them hold among yours.
+
     theory: Eq. 9 and 11 and Theorems 1 and 2, checked on random tabular problems.
 
     Args:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from simtrust.errors import ConfigError, RunError
+from simtrust.paper.claims import Finding, claims_csv
+from simtrust.paper.claims import judge as judge_claim
+from simtrust.paper.figure2_text import claims_page, overview, page, statistics_csv
 from simtrust.paper.files import make_writable, save_picture
-from simtrust.paper.markdown import table as markdown_table
 from simtrust.paper.robot import (
     CONTROL_SECONDS,
     RECIPES,
@@ -22,9 +24,11 @@ from simtrust.paper.robot import (
     judge,
     load_cell,
     log_of,
+    of_study,
     save_cell,
     train_cell,
 )
+from simtrust.paper.robot_claims import CLAIMS_OF_FIGURE_2, quantities_of_figure_2
 from simtrust.reports.trajectories import draw_states
 from simtrust.simulators.wheel_legged import STATE_NAMES
 from simtrust.training.checkpoint import write_atomically
@@ -35,8 +39,7 @@ LIMITS = {
     "moving-straight": ((-0.3, 0.3), (-1.0, 8.0), (-0.4, 0.8)),
 }
 MEASURES = ("return", "seconds", "error")
-COLUMNS = ("real seconds", "real error", "real return", "simulator return", "simulator seconds")
-"""Of the table."""
+"""Of every episode."""
 
 
 def figure2(
@@ -51,8 +54,10 @@ def figure2(
 ) -> dict[tuple[str, str], Cell]:
     """Train what is missing, judge it, and write the table and the pictures of everything there is.
 
-    Every finished cell is kept; a command that was stopped goes on where it was. Writes
-    ``figure2.md``, ``figure2.csv``, ``figure2-STUDY.png`` and ``figure2-returns.png`` into ``out``.
+    Every finished cell is kept; a command that was stopped goes on where it was. Writes ``figure2.md``,
+    ``figure2.csv`` (every episode), ``figure2-statistics.csv`` (every measure over training seeds),
+    ``figure2-claims.csv`` (what the paper says, and whether ours do), ``figure2-STUDY.png`` and
+    ``figure2-returns.png`` into ``out``.
 
     Args:
         out: folder of logs, runs and results.
@@ -65,7 +70,8 @@ def figure2(
 
     Raises:
         ConfigError: a name is unknown, or a number too small; before any work.
-        RunError: ``out`` holds a cell of other seeds, episodes or steps, or cannot be written.
+        RunError: ``out`` holds a cell of other seeds, episodes or steps, or one without its recorded
+            episodes, or cannot be written.
     """
     _check({"seeds": seeds, "episodes": episodes, "steps": options.get("steps", 1)}, recipes, studies)
     make_writable(out)
@@ -80,7 +86,8 @@ def figure2(
                 _run_cell(STUDIES[name], recipe, out, log, seeds, episodes, quiet, options)
             write_results(out)
     cells = load_cells(out)
-    console.print(table(cells), highlight=False, soft_wrap=True)
+    text = f"{overview(cells)}\n\n{claims_page(findings(cells, load_states(out, cells)))}"
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
     return cells
 
 
@@ -136,35 +143,47 @@ def load_cells(out: Path) -> dict[tuple[str, str], Cell]:
     return {(study, recipe): load_cell(path) for study, recipe, path in paths if path.exists()}
 
 
+def load_states(out: Path, cells: Iterable[tuple[str, str]]) -> dict[tuple[str, str], np.ndarray]:
+    """Of cells by study and recipe, the true states ``[R, T, 4]`` of every run's first real episode.
+
+    Raises `RunError` if a cell was kept without them.
+    """
+    found = {}
+    for study, recipe in cells:
+        path = out / study / recipe / "traces.npz"
+        if not path.exists():
+            raise RunError(
+                f"{path} is not there, which Figure 2 draws; remove measures.json beside it to have the "
+                "policies judged again"
+            )
+        with np.load(path, allow_pickle=False) as stored:
+            found[study, recipe] = stored["real"]
+    return found
+
+
+def findings(
+    cells: Mapping[tuple[str, str], Cell], states: Mapping[tuple[str, str], np.ndarray]
+) -> dict[str, list[Finding]]:
+    """Whether what the paper says holds among the cells, by study; of those that have a cell."""
+    found = {}
+    for study in dict.fromkeys(study for study, _ in cells):
+        quantities = quantities_of_figure_2(of_study(cells, study), of_study(states, study))
+        found[study] = [judge_claim(claim, quantities) for claim in CLAIMS_OF_FIGURE_2[study]]
+    return found
+
+
 def write_results(out: Path) -> None:
-    """Table and pictures of all finished cells."""
+    """Tables, claims and pictures of all finished cells."""
     cells = load_cells(out)
-    write_atomically(out / "figure2.md", (table(cells) + "\n").encode())
+    states = load_states(out, cells)
+    found = findings(cells, states)
+    write_atomically(out / "figure2.md", page(cells, found).encode())
     write_atomically(out / "figure2.csv", _csv(cells).encode())
-    for study in {study for study, _ in cells}:
-        draw_study(out, STUDIES[study], [recipe for s, recipe in cells if s == study])
+    write_atomically(out / "figure2-statistics.csv", statistics_csv(cells).encode())
+    write_atomically(out / "figure2-claims.csv", claims_csv(found).encode())
+    for study in found:
+        draw_study(of_study(states, study), STUDIES[study], out / f"figure2-{study}.png")
     draw_returns(cells, out / "figure2-returns.png")
-
-
-def table(cells: dict[tuple[str, str], Cell]) -> str:
-    """Markdown: means over training seeds with 95 % bootstrap intervals, one table a study."""
-    parts = []
-    for name, study in STUDIES.items():
-        own = {recipe: cell for (s, recipe), cell in cells.items() if s == name}
-        if not own:
-            continue
-        error = "RMS of x (m)" if study.error == "position" else "RMS of ẋ − 0.2 (m/s)"
-        some = next(iter(own.values()))
-        runs = f"{len(some.seeds)} training seeds of {some.steps:,} updates"
-        parts += [
-            f"{name}: {runs}, {some.episodes} episodes of {study.task.seconds:.0f} s each\n",
-            markdown_table(
-                ("recipe", "seconds upright", error, "real return", "simulator return", "simulator seconds"),
-                [[recipe, *(str(cell.interval(c)) for c in COLUMNS)] for recipe, cell in own.items()],
-            ),
-            "",
-        ]
-    return "\n".join(parts)
 
 
 def _csv(cells: dict[tuple[str, str], Cell]) -> str:
@@ -181,19 +200,19 @@ def _csv(cells: dict[tuple[str, str], Cell]) -> str:
     return text.getvalue()
 
 
-def draw_study(out: Path, study: Study, recipes: Sequence[str]) -> Path:
-    """θ, x and ẋ on the real robot over time: a column a recipe, a line a training seed."""
-    columns = {}
-    for recipe in recipes:
-        with np.load(out / study.name / recipe / "traces.npz", allow_pickle=False) as stored:
-            columns[recipe] = {"real robot": stored["real"]}
+def draw_study(states: Mapping[str, np.ndarray], study: Study, path: Path) -> Path:
+    """θ, x and ẋ on the real robot over time: a column a recipe, a line a training seed.
+
+    ``states`` are by recipe, ``[R, T, 4]``.
+    """
+    columns = {recipe: {"real robot": one} for recipe, one in states.items()}
     target = {"tilt": None, study.error: study.task.targets[STATE_NAMES.index(study.error)]}
     return draw_states(
         columns,
         time_step=CONTROL_SECONDS,
         rows=[(label, STATE_NAMES.index(name), target.get(name)) for label, name in ROWS],
         limits=LIMITS[study.name],
-        path=out / f"figure2-{study.name}.png",
+        path=path,
     )
 
 

@@ -28,6 +28,9 @@ from simtrust.paper.cheetah import (
     train_to,
     training_settings,
 )
+from simtrust.paper.cheetah_claims import CLAIMS, READ, quantities
+from simtrust.paper.claims import Finding, claims_csv, claims_section
+from simtrust.paper.claims import judge as judge_claim
 from simtrust.paper.figure3_panels import draw
 from simtrust.paper.markdown import table as markdown_table
 from simtrust.paper.same_runs import check_same
@@ -64,9 +67,10 @@ def figure3(
     """Train what is missing, measure it, and write the table and the picture of every point there is.
 
     Every finished point is kept; a command that was stopped goes on where it was, and one with nothing left
-    to do only draws again. Writes ``figure3.md``, ``figure3.csv`` (a line for every row measured) and
-    ``figure3.png`` into ``out``, whose folder ``run`` is an ordinary run directory. The truth costs
-    seconds; training is all the rest (see `simtrust.paper.cheetah`).
+    to do only draws again. Writes ``figure3.md``, ``figure3.csv`` (a line for every row measured),
+    ``figure3-claims.csv`` (what the paper says, and whether ours do) and ``figure3.png`` into ``out``,
+    whose folder ``run`` is an ordinary run directory. The truth costs seconds; training is all the rest
+    (see `simtrust.paper.cheetah`).
 
     Args:
         out: folder of the run and the results.
@@ -155,10 +159,12 @@ def load_points(out: Path) -> list[Point]:
 
 
 def write_results(out: Path, command: str) -> None:
-    """Table and picture of all finished points."""
+    """Table, claims and picture of all finished points."""
     points = load_points(out)
+    judged = findings(points)
+    write_atomically(out / "figure3-claims.csv", claims_csv({TASK: judged}).encode())
     write_atomically(out / "figure3.csv", _csv(points).encode())
-    write_atomically(out / "figure3.md", (_page(points, out / "run", command) + "\n").encode())
+    write_atomically(out / "figure3.md", (_page(points, judged, out / "run", command) + "\n").encode())
     draw(points, [statistics(point) for point in points], out / "figure3.png")
 
 
@@ -175,6 +181,12 @@ def statistics(point: Point) -> dict[str, np.ndarray]:
     }
     areas = [agreement(point.true_gap[run], point.u[run])["auc"] for run in runs]
     return found | {AREA: np.array(areas, float)}
+
+
+def findings(points: Sequence[Point]) -> list[Finding]:
+    """Whether what the paper says of Figure 3 holds at the points there are, earliest first."""
+    found = quantities(points)
+    return [judge_claim(claim, found) for claim in CLAIMS]
 
 
 def table(points: Sequence[Point]) -> str:
@@ -196,17 +208,20 @@ def _cell(runs: np.ndarray) -> str:
     return f"{mean:.2f}" if np.isnan(low) else f"{mean:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _page(points: Sequence[Point], run: Path, command: str) -> str:
-    """The table, what it is of, and what made it."""
+def _page(points: Sequence[Point], judged: Sequence[Finding], run: Path, command: str) -> str:
+    """The table, what it is of, what the paper says, and what made it."""
     _, extra = config_from_json(run / "config.json")
     versions = ", ".join(f"{name} {version}" for name, version in extra["versions"].items())
     rows = max(len(point.row) for point in points)
+    claims = claims_section({TASK: judged}, READ)
     return f"""Recipe {RECIPE}; the simulator is {TASK} with {SHIFT}, the real machine {TASK}.
 Of each run, up to {rows:,} rows spread over its replay buffer.
 
 {table(points)}
 
 {LEGEND}
+
+{claims}
 
 - command: `{command}`
 - versions: {versions}

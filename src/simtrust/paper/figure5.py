@@ -15,10 +15,12 @@ from rich.console import Console
 
 from simtrust.errors import RunError
 from simtrust.evaluation.returns import episode_steps
+from simtrust.paper.claims import Finding, claims_csv, claims_section, judge
 from simtrust.paper.figure2 import load_cells
 from simtrust.paper.files import make_writable, save_picture
 from simtrust.paper.markdown import table as markdown_table
-from simtrust.paper.robot import CONTROL_SECONDS, RECIPES, STUDIES, Study
+from simtrust.paper.robot import CONTROL_SECONDS, RECIPES, STUDIES, Cell, Study, of_study
+from simtrust.paper.robot_claims import CLAIMS_OF_FIGURE_5, gathered, quantities_of_figure_5
 from simtrust.simulators.closing import closed_at_end
 from simtrust.training.checkpoint import write_atomically
 from simtrust.training.policy import Policy, evaluation_instances, start_seeds
@@ -32,8 +34,9 @@ def figure5(
 ) -> Mapping[tuple[str, str], np.ndarray]:
     """Draw the cumulative reward of every finished recipe of Figure 2's folder ``out``.
 
-    Returns it by study and recipe, as `cumulative_reward` does. Writes ``figure5.md``,
-    ``figure5.csv`` and ``figure5-STUDY.png`` into ``out``.
+    Returns it by study and recipe, as `cumulative_reward` does. Writes ``figure5.md``, ``figure5.csv``,
+    ``figure5-claims.csv`` (what the paper says, and whether ours do) and ``figure5-STUDY.png`` into
+    ``out``.
 
     Raises:
         RunError: the folder holds no finished recipe, or cannot be written.
@@ -49,13 +52,22 @@ def figure5(
         (study, recipe): cumulative_reward(STUDIES[study], out / study / recipe) for study, recipe in cells
     }
     write_atomically(out / "figure5.csv", _csv(curves).encode())
+    judged = {}
     for study in dict.fromkeys(study for study, _ in curves):
-        own = {recipe: curve for (name, recipe), curve in curves.items() if name == study}
+        own = of_study(curves, study)
         draw(own, study, out / f"figure5-{study}.png")
-    text = f"{table(curves)}\n\n- command: `{command}`\n"
+        judged[study] = findings(of_study(cells, study), own)
+    write_atomically(out / "figure5-claims.csv", claims_csv(judged).encode())
+    text = f"{table(curves)}\n\n{claims_section(judged)}\n\n- command: `{command}`\n"
     write_atomically(out / "figure5.md", text.encode())
     Console(quiet=quiet).print(text, highlight=False, soft_wrap=True, markup=False)
     return curves
+
+
+def findings(cells: Mapping[str, Cell], curves: Mapping[str, np.ndarray]) -> list[Finding]:
+    """Whether what the paper says of Figure 5 holds among one study's cells and curves, by recipe."""
+    found = quantities_of_figure_5(cells, curves)
+    return [judge(claim, found) for claim in CLAIMS_OF_FIGURE_5]
 
 
 def table(curves: Mapping[tuple[str, str], np.ndarray]) -> str:
@@ -63,7 +75,7 @@ def table(curves: Mapping[tuple[str, str], np.ndarray]) -> str:
     lines = []
     for (study, recipe), curve in curves.items():
         seconds = np.isfinite(curve).sum(1).mean() * CONTROL_SECONDS
-        total = np.nanmean([values[_shown(values)[-1]] for values in curve])
+        total = gathered(curve).mean()
         lines.append([study, recipe, str(len(curve)), f"{seconds:.1f}", f"{total:,.0f}"])
     return markdown_table(("study", "recipe", "runs", "seconds", "cumulative reward"), lines)
 

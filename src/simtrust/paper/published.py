@@ -1,8 +1,8 @@
-"""The returns that the paper publishes, as data: mean ± standard deviation over its training seeds.
+"""The numbers that the paper publishes, as data: returns with their deviation over seeds.
 
 Niu et al. 2022, Tables 1, 2, 4, 5, 6 and 7. By the name of the cell (`simtrust.paper.cells`): what several
 tables show is one number, which all of them print alike. SAC does not depend on the log, nor CQL on the
-shift.
+shift. And what the text tells of the robot.
 """
 
 from collections.abc import Mapping
@@ -94,3 +94,12 @@ PUBLISHED: Mapping[str, Published] = _read(_SOURCES + _BOTH)
 """By cell: what the paper says."""
 D2C: Mapping[str, Published] = _read(_D2C)
 """By cell: what the library D2C says of its own H2O. Its number of seeds is assumed."""
+
+CQL_FALLS = 12.0
+"""Seconds after which CQL falls where the robot is to stand still (Section 6.3, Figure 2(c))."""
+H2O_STEADY = 11.0
+"""Seconds after which H2O is steady there (the same)."""
+TARGET_SPEED = 0.2
+"""m/s at which the robot is to move straight (Eq. 35)."""
+CQL_SPEED = 0.4
+"""m/s, which CQL then nearly reaches: twice what is asked (Section 6.3, Figure 2(d))."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from simtrust.simulators.wheel_legged import (
 from simtrust.training.checkpoint import write_atomically
 from simtrust.training.loop import resume
 from simtrust.training.policy import Policy, evaluation_instances, start_seeds
+
+Kept = TypeVar("Kept")
 
 CELL_FORMAT = 1
 CONTROL_SECONDS = 1.0 / CONTROL_RATE
@@ -120,6 +122,11 @@ class Cell:
 
     def interval(self, measure: str) -> Interval:
         return mean_interval(self.per_run(measure))
+
+
+def of_study(kept: Mapping[tuple[str, str], Kept], study: str) -> dict[str, Kept]:
+    """What is kept by study and recipe, of one study by recipe."""
+    return {recipe: one for (name, recipe), one in kept.items() if name == study}
 
 
 def log_of(study: Study, out: Path, *, rows: int = 100_000, quiet: bool = False) -> Path:

@@ -100,3 +100,17 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
     if not len(x) or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+
+
+def partial_rank_correlation(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> float:
+    """Spearman's correlation of two columns [N] with what a third tells of both taken away.
+
+    It is ``(r_xy − r_xz·r_yz) / √((1 − r_xz²)(1 − r_yz²))`` of the three rank correlations, over the rows
+    where all are finite. NaN where a column is constant, or the third ranks one of the two like itself.
+    """
+    known = np.isfinite(x) & np.isfinite(y) & np.isfinite(given)
+    x, y, given = x[known], y[known], given[known]
+    xy, xz, yz = rank_correlation(x, y), rank_correlation(x, given), rank_correlation(y, given)
+    left = (1 - xz**2) * (1 - yz**2)
+    # Rounding leaves something of what is nothing.
+    return float((xy - xz * yz) / np.sqrt(left)) if left > 1e-12 else float("nan")

@@ -13,10 +13,8 @@ SIZE, RESOLUTION = (7.0, 4.0), 150
 """Inches, and pixels per inch."""
 
 
-def reward_figure(rewards: np.ndarray, title: str) -> Figure:
-    """Histogram of the single-step rewards ``[T]`` of a log, with their mean (Niu et al. 2022, Fig. 4).
-
-    Bars are shares of the rows, in per cent, and sum to 100.
+def reward_bars(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The histogram that `reward_figure` draws of rewards ``[T]``: rows of each bar [B], and edges [B + 1].
 
     Raises:
         ValueError: there are no rewards, or one is not finite.
@@ -24,10 +22,23 @@ def reward_figure(rewards: np.ndarray, title: str) -> Figure:
     rewards = np.asarray(rewards, np.float64).reshape(-1)
     if not rewards.size or not np.isfinite(rewards).all():
         raise ValueError(f"a histogram needs finite rewards, at least one, got {rewards!r}")
+    return np.histogram(rewards, BINS)
+
+
+def reward_figure(rewards: np.ndarray, title: str) -> Figure:
+    """Histogram of the single-step rewards ``[T]`` of a log, with their mean (Niu et al. 2022, Fig. 4).
+
+    Bars are shares of the rows, in per cent, and sum to 100.
+
+    Raises:
+        ValueError: see `reward_bars`.
+    """
+    rows, edges = reward_bars(rewards)
+    rewards = np.asarray(rewards, np.float64).reshape(-1)
     figure = Figure(figsize=SIZE, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.hist(rewards, BINS, weights=np.full(rewards.size, 100.0 / rewards.size), color="tab:blue")
+    axes.hist(edges[:-1], edges.tolist(), weights=100.0 * rows / rewards.size, color="tab:blue")
     mean = rewards.mean()
     axes.axvline(mean, color="tab:orange", linestyle="--", label=f"mean {mean:.3f}")
     axes.set_title(title)
