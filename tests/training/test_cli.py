@@ -20,7 +20,7 @@ from simtrust.algorithms.recipes import RECIPES
 from simtrust.api import ALGORITHM_OPTIONS
 from simtrust.commands import generate, hints
 from simtrust.data.formats import SUFFIXES
-from simtrust.errors import ConfigError
+from simtrust.errors import ConfigError, SimulatorError
 from simtrust.paper.robot import NETWORKS, STUDIES
 from simtrust.simulators.log_recording import TASKS
 from simtrust.training import loop
@@ -360,6 +360,22 @@ def test_evaluate_from_python(finished):
     assert (seeds, name) == ([0, 1], "Pendulum-v1")
     assert episodes.returns.shape == episodes.lengths.shape == (2, 2)
     assert (episodes.lengths == 200).all()
+
+
+def make_pendulum():
+    return gymnasium.make("Pendulum-v1")
+
+
+def test_functions_stand_for_the_environments_that_they_make(finished):
+    named = simtrust.evaluate(finished, env="Pendulum-v1", episodes=1)
+    _, name, episodes = simtrust.evaluate(finished, env=make_pendulum, episodes=1)
+    assert name == f"{__name__}:make_pendulum"
+    assert (episodes.returns == named[2].returns).all()
+    config, command = api.configured("sac", sim=make_pendulum, real_env=make_pendulum)
+    assert (config.sim, config.real_env) == (name, name)
+    assert f"sim={name!r}" in command
+    with pytest.raises(SimulatorError, match="cannot be found again by a name"):
+        simtrust.train("sac", sim=lambda: make_pendulum())
 
 
 @pytest.mark.parametrize(
