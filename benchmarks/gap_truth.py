@@ -12,7 +12,7 @@ tenth, and whether the model would announce a gap. What an estimator found lies 
 again.
 
 A log is rounded to float32, and many rows have the same gap, a body in flight for example: for replay,
-whose rows are the log's, gaps that round to the same multiple of 1e-4 are ties. "Off by" is how far
+whose rows are the log's, gaps are rounded to multiples of 1e-4. "Off by" is how far
 replay's gap is from the true one in 99 of 100 rows.
 """
 
@@ -228,7 +228,8 @@ def main() -> None:
         for count in arguments.sizes or [arguments.rows]:
             log = head(dataset, min(count, len(dataset)))
             for shift in arguments.shift or SHIFTS:
-                cell = Cell(log, Path(file).stem or "random", task, shift, arguments.out)
+                name = f"{'of' if load else 'like'}-{Path(file).stem or 'random-actions'}"
+                cell = Cell(log, name, task, shift, arguments.out)
                 try:
                     cell.measure(arguments.estimator or list(ESTIMATORS))
                 except ShiftError as error:

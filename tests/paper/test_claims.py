@@ -43,6 +43,8 @@ def test_limits_are_compared_too_and_one_seed_tells_nothing():
     single = judge(SHORT, {"a": quantity(1.0)})
     assert (single.verdict, single.note) == (Verdict.UNTOLD, "a single seed")
     assert judge(SHORT, {"a": Quantity(exactly(1.0))}).verdict == Verdict.HOLDS
+    assert judge(SHORT, {"a": Quantity(exactly(2.0))}).verdict == Verdict.FAILS
+    assert (str(Quantity(exactly(2.0))), str(quantity(2.0, 2.0))) == ("2", "2 ± 0")
     assert SHORT.asked == "a < 2"
 
 

@@ -349,6 +349,7 @@ def test_what_cannot_be_ranked_is_unknown():
     assert rank_correlation(rising, np.append(-rising[:9], np.nan)) == pytest.approx(-1)
     assert np.isnan(rank_correlation(rising, np.ones(10)))
     assert agreement(np.zeros(10), rising) == {"spearman": None, "auc": None}
+    assert agreement(np.ones(10), rising) == {"spearman": None, "auc": None}
     mostly_none = np.append(np.zeros(80), np.arange(1.0, 21.0))
     assert agreement(mostly_none, mostly_none) == {"spearman": None, "auc": 1.0}
 

@@ -397,8 +397,14 @@ class Kept:
     def make():
         return Counter()
 
+    @classmethod
+    def create(cls):
+        return cls.make()
 
-@pytest.mark.parametrize(("given", "name"), [(Counter, "Counter"), (Kept.make, "Kept.make")])
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(Counter, "Counter"), (Kept.make, "Kept.make"), (Kept.create, "Kept.create")]
+)
 def test_a_simulator_may_be_given_as_what_makes_it(given, name):
     assert simulator_name(given) == f"{HERE}:{name}"
     simulator = make_simulator(given, num_envs=2)

@@ -181,6 +181,10 @@ def found(name, **options):
     return {check.name: check for check in check_simulator(name, **options)}
 
 
+def test_it_may_be_given_as_what_makes_it():
+    assert next(check_simulator(Cart)) == next(check_simulator(f"{__name__}:Cart"))
+
+
 def not_passed(checks):
     return {name: check.verdict for name, check in checks.items() if check.verdict != "passed"}
 

@@ -311,7 +311,7 @@ def test_no_run_directory_decides_which_code_is_imported(tmp_path, named, messag
         simtrust.resume(tmp_path, **named)
 
 
-def test_broken_evaluation_loses_no_line_of_metrics(train, faulty, monkeypatch, tmp_path):
+def test_broken_evaluation_loses_no_line_of_metrics(train, faulty, misbehaving, monkeypatch, tmp_path):
     """The evaluation after the second round breaks: that round's losses must be kept all the same."""
     monkeypatch.setattr(faulty, "fault", "raise")
     monkeypatch.setattr(faulty, "at", 10)
@@ -319,7 +319,8 @@ def test_broken_evaluation_loses_no_line_of_metrics(train, faulty, monkeypatch, 
     with pytest.raises(SimulatorError, match="step 10 since its reset"):
         train(**swapped, evaluate_every=100, steps=200)
     monkeypatch.setattr(faulty, "fault", None)
-    result = simtrust.resume(tmp_path / "run", quiet=True, **swapped)
+    functions = {"sim": misbehaving.truncating, "real_env": misbehaving.faulty}
+    result = simtrust.resume(tmp_path / "run", quiet=True, **functions)
     lines = read_metrics(result.directory)
     assert [(line["step"], "return_mean" in line) for line in lines] == [
         (50, False), (100, True), (150, False), (200, True),

@@ -45,9 +45,9 @@ class Quantity(NamedTuple):
     """Updates of the runs."""
 
     def __str__(self) -> str:
-        mean, std, _ = self.sample
+        mean, std = self.sample[:2]
         form = ",.0f" if abs(mean) >= 100 else ".3g"
-        return f"{number(mean, form)} ± {number(std, form)}" if std != 0 else number(mean, form)
+        return f"{number(mean, form)} ± {number(std, form)}" if not self.sample.exact else number(mean, form)
 
 
 class Finding(NamedTuple):

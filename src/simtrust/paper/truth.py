@@ -79,14 +79,17 @@ def true_gap(rows: Transitions[np.ndarray], task: str, scale: np.ndarray) -> np.
 def agreement(truth: np.ndarray, estimate: np.ndarray) -> dict[str, float | None]:
     """Spearman's correlation, and the area under the curve for the worst tenth.
 
-    None if most rows have no gap, so that there is no rank among them; the area, if nine of ten have none.
+    None if most rows have no gap, so that there is no rank among them; the area, if nine of ten have none;
+    both, if all have the same.
     """
     known = np.isfinite(truth) & np.isfinite(estimate)
     truth, estimate = truth[known], estimate[known]
-    ranked, worst = (len(truth) > 0 and np.quantile(truth, q) >= NO_GAP for q in (0.5, 0.9))
+    if len(truth) == 0 or np.ptp(truth) == 0:
+        return {"spearman": None, "auc": None}
+    median, worst = np.quantile(truth, [0.5, 0.9])
     return {
-        "spearman": rank_correlation(truth, estimate) if ranked else None,
-        "auc": float(roc_auc_score(truth >= np.quantile(truth, 0.9), estimate)) if worst else None,
+        "spearman": rank_correlation(truth, estimate) if median >= NO_GAP else None,
+        "auc": float(roc_auc_score(truth >= worst, estimate)) if worst >= NO_GAP else None,
     }
 
 

@@ -26,7 +26,7 @@ from simtrust.simulators.check_repeatability import (
 )
 from simtrust.simulators.checked_instance import CheckedInstance, make_checked
 from simtrust.simulators.closing import close_instances
-from simtrust.simulators.factories import instance_factory
+from simtrust.simulators.factories import SimulatorLike, instance_factory, simulator_name
 from simtrust.simulators.foreign_code import contained, signals_kept
 from simtrust.simulators.guard import GuardedSimulator
 from simtrust.simulators.probing import Check, box_of
@@ -77,7 +77,7 @@ class BuiltInInstance(gymnasium.Env):
 
 
 def check_simulator(
-    name: str, *, shifts: Sequence[Shift] = (), dataset: Dataset | None = None
+    name: SimulatorLike, *, shifts: Sequence[Shift] = (), dataset: Dataset | None = None
 ) -> Iterator[Check]:
     """Check a simulator by name, and against a log if one is given; findings come as they are made.
 
@@ -90,6 +90,7 @@ def check_simulator(
         SimulatorError: it cannot be made at all.
         ShiftError: it supports no such shifts.
     """
+    name = simulator_name(name)
     make = _maker(name, shifts)
     raw = make()
     with ExitStack() as opened:

@@ -27,7 +27,8 @@ def simulator_name(simulator: SimulatorLike) -> str:
     """The name of a simulator that may be given as the function which makes it.
 
     ``module:factory`` of a function or class that can be found under it again, so that worker processes and
-    a run that is resumed find it too; a name is its own.
+    a run that is resumed find it too; a name is its own. What a script or notebook defines itself, in
+    ``__main__``, is found only from there.
 
     Raises:
         SimulatorError: it is neither a name nor a function, or one that no module has: a lambda, one defined
@@ -42,11 +43,12 @@ def simulator_name(simulator: SimulatorLike) -> str:
         )
     module, attribute = (getattr(simulator, name, "") for name in ("__module__", "__qualname__"))
     with suppress(KeyError, AttributeError):
-        if operator.attrgetter(attribute)(sys.modules[module]) is simulator:
+        # Bound methods of one class are equal, and never the same.
+        if operator.attrgetter(attribute)(sys.modules[module]) == simulator:
             return f"{module}:{attribute}"
     raise SimulatorError(
         f"{attribute or type(simulator).__name__} cannot be found again by a name; define a function without "
-        "arguments at the top of a module or notebook, and give that"
+        "arguments at the top of a module, and give that"
     )
 
 

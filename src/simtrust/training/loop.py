@@ -17,6 +17,7 @@ from simtrust.device import device_kind
 from simtrust.errors import RunError, RunWarning
 from simtrust.evaluation.evaluators import Evaluator
 from simtrust.limits import usable_processors
+from simtrust.simulators.factories import SimulatorLike, simulator_name
 from simtrust.training.callbacks import Callback, Callbacks
 from simtrust.training.config import (
     TrainConfig,
@@ -131,8 +132,8 @@ def _removed_if_refused(directory: Path, made: bool) -> Iterator[None]:
 def resume(
     directory: str | Path,
     *,
-    sim: str | None = None,
-    real_env: str | None = None,
+    sim: SimulatorLike | None = None,
+    real_env: SimulatorLike | None = None,
     step_timeout: float | None = None,
     learning_rate: float | None = None,
     quiet: bool = False,
@@ -142,10 +143,10 @@ def resume(
 ) -> RunResult:
     """Go on with an interrupted run from its last checkpoint; a finished run is only reported.
 
-    A simulator or real environment that is code of yours (``module:factory``) must be named again, as
-    ``sim`` and ``real_env``: no file of a run directory may decide which code is imported. Its evaluators
-    must be given again too, and its callbacks if they are to be told of the rest. ``step_timeout`` is in
-    place of the run's own until this call ends, which changes no number.
+    A simulator or real environment that is code of yours (``module:factory``) must be given again, as
+    ``sim`` and ``real_env``, by its name or as the function: no file of a run directory may decide which
+    code is imported. Its evaluators must be given again too, and its callbacks if they are to be told of
+    the rest. ``step_timeout`` is in place of the run's own until this call ends, which changes no number.
 
     A ``learning_rate`` other than the run's is that of every network from the checkpoint on; Adam's moments
     are kept. It is recorded in ``config.json`` and ``result.json``, with ``command``, which asked for it, and
@@ -181,8 +182,8 @@ def resume(
 def going_on(
     directory: Path,
     *,
-    sim: str | None = None,
-    real_env: str | None = None,
+    sim: SimulatorLike | None = None,
+    real_env: SimulatorLike | None = None,
     step_timeout: float | None = None,
     learning_rate: float | None = None,
     command: str | None = None,
@@ -195,6 +196,7 @@ def going_on(
     config = with_learning_rate(begun, learning_rate)
     listeners, evaluators = _listeners(config, callbacks, evaluators)
     confirm_evaluators(directory, extra.get("evaluators", []), evaluators)
+    sim, real_env = (None if given is None else simulator_name(given) for given in (sim, real_env))
     confirm_code(directory, {"sim": (config.sim, sim), "real-env": (config.real_env, real_env)})
     if missing := sorted(RECORDED - extra.keys()):
         raise RunError(f"{directory}/config.json is damaged: it lacks {', '.join(missing)}")
