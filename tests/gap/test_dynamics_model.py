@@ -84,7 +84,7 @@ def test_a_quiet_machine_beside_a_loud_one_keeps_its_variance():
     s_next = s + 0.1 * s + std * generator.normal(size=s.shape)
     fields = (s, np.where(loud, 1.0, -1.0), zero, s_next, zero)
     rows = Transitions(*(x.astype(np.float32) for x in fields))
-    options = replace(QUICK, hidden_sizes=(32, 32), learning_rate=1e-2, epochs=30, patience=30)
+    options = replace(QUICK, hidden_sizes=(32, 32), learning_rate=3e-3, epochs=30, patience=30)
     options = replace(options, final_learning_rate=0.01, variance_weighting=0.5)
     model = fit(rows, np.arange(4_000) % EPISODE == EPISODE - 1, options).model
     variance = predict(model, rows.observation, rows.action).variance
