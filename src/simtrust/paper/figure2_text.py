@@ -13,7 +13,7 @@ from simtrust.paper.comparison import Sample, sample_of
 from simtrust.paper.csv_text import csv_text
 from simtrust.paper.markdown import number, with_interval
 from simtrust.paper.markdown import table as markdown_table
-from simtrust.paper.robot import STUDIES, Cell, Study
+from simtrust.paper.robot import STUDIES, Cell, Study, of_study
 from simtrust.paper.robot_claims import LIMITS_HALFWAY
 from simtrust.paper.studies import OURS
 
@@ -89,7 +89,7 @@ def rows(cells: Cells) -> list[Row]:
     """One for each task, measure and recipe, in this order."""
     found = []
     for study in STUDIES:
-        own = {recipe: cell for (name, recipe), cell in cells.items() if name == study}
+        own = of_study(cells, study)
         for measure in MEASURES:
             for recipe, cell in own.items():
                 better = improvement([own[OURS]], [cell], measure) if OURS in own else UNKNOWN
@@ -135,7 +135,7 @@ def overview(cells: Cells) -> str:
     """Markdown: means over training seeds with 95 % bootstrap intervals, one table a study."""
     parts = []
     for name, study in STUDIES.items():
-        own = {recipe: cell for (s, recipe), cell in cells.items() if s == name}
+        own = of_study(cells, name)
         if not own:
             continue
         some = next(iter(own.values()))
