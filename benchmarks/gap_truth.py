@@ -11,6 +11,9 @@ Prints a Markdown table: Spearman's correlation with the truth, the area under t
 tenth, and whether the model would announce a gap. What an estimator found lies in DIR, and is not measured
 again.
 
+"Reality known" is what the model could reach at most: the distance of the simulator's next state from what
+the unshifted task does when it is put into the observation, and no more than that, of the same row.
+
 A log is rounded to float32, and many rows have the same gap, a body in flight for example: for replay,
 whose rows are the log's, gaps are rounded to multiples of 1e-4. "Off by" is how far
 replay's gap is from the true one in 99 of 100 rows.
@@ -19,6 +22,7 @@ replay's gap is from the true one in 99 of 100 rows.
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -97,7 +101,19 @@ def parse(shift: str):
     return () if shift == "none" else parse_shifts([shift])
 
 
-def by_model(log: Dataset, rows: Transitions[np.ndarray], _: Box) -> dict:
+def by_known_reality(log: Dataset, rows: Transitions[np.ndarray], task: str) -> dict:
+    """As a model of reality without any error would rank the simulator's rows.
+
+    The truth is that of the simulator's whole state, of which an observation need not tell all.
+    """
+    judged = np.linspace(0, len(rows.reward) - 1, JUDGED).astype(int)
+    real = replay(Dataset(rows, chain_ends(rows), f"the simulator of {task}", ""), task, rows=judged)
+    error = (rows.next_observation[judged] - real.predicted)[real.usable]
+    gap = np.sqrt(np.nanmean(np.square(error / dimension_scales(log, "change")), axis=1))
+    return agreement(rows.reward[judged][real.usable], gap) | {"usable": float(real.usable.mean())}
+
+
+def by_model(log: Dataset, rows: Transitions[np.ndarray]) -> dict:
     began = time.perf_counter()
     fitted = fit_simulator_gap(log, rows, key=jax.random.key(0))
     seconds = time.perf_counter() - began
@@ -132,14 +148,6 @@ def by_classifier(
     return judged | {"ece": found.calibration.error, "area": found.area_transition}
 
 
-BLACK_BOX = {
-    "model": by_model,
-    "published": lambda log, rows, space: by_classifier(log, rows, space, PUBLISHED),
-    "improved": lambda log, rows, space: by_classifier(log, rows, space, IMPROVED),
-}
-ESTIMATORS = ("replay", *BLACK_BOX)
-
-
 class Cell:
     """One task, shift and log; what is found is kept in a file."""
 
@@ -157,7 +165,7 @@ class Cell:
                 self.found[name] = by_replay(self.log, self.task, self.shift)
             else:
                 assert simulated is not None
-                self.found[name] = BLACK_BOX[name](self.log, *simulated)
+                self.found[name] = BLACK_BOX[name](self, *simulated)
             self._kept.write_text(json.dumps(self.found, indent=1))
 
     def _simulated(self) -> tuple[Transitions[np.ndarray], Box]:
@@ -183,6 +191,7 @@ class Cell:
         return [
             both(replayed),
             shown(replayed.get("off_by"), ".0e"),
+            both(self.found.get("reality", {})),
             both(model),
             shown(model.get("known")),
             f"{shown(model.get('rows_with_gap'), '.0%')}: {shown(model.get('among_these'))}",
@@ -194,6 +203,15 @@ class Cell:
             shown(model.get("r_squared"), ".3f"),
             shown(model.get("seconds"), ".0f"),
         ]
+
+
+BLACK_BOX: dict[str, Callable[[Cell, Transitions[np.ndarray], Box], dict]] = {
+    "reality": lambda cell, rows, _: by_known_reality(cell.log, rows, cell.task),
+    "model": lambda cell, rows, _: by_model(cell.log, rows),
+    "published": lambda cell, rows, space: by_classifier(cell.log, rows, space, PUBLISHED),
+    "improved": lambda cell, rows, space: by_classifier(cell.log, rows, space, IMPROVED),
+}
+ESTIMATORS = ("replay", *BLACK_BOX)
 
 
 def shown(number: float | None, how: str = ".2f") -> str:
@@ -216,11 +234,11 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     print(
-        "| task | rows | shift | replay | off by | model | known rows | rows with a gap "
+        "| task | rows | shift | replay | off by | reality known | model | known rows | rows with a gap "
         "| without the simulator's rows | u as published | log-ratio, improved "
         "| median gap / truth | nats | announced | R² | seconds |"
     )
-    print("|" + "---|" * 16)
+    print("|" + "---|" * 17)
     sources = [(name, load_dataset) for name in arguments.log] + [(name, None) for name in arguments.record]
     for named, load in sources:
         task, _, file = named.partition("=")
@@ -233,7 +251,7 @@ def main() -> None:
                 try:
                     cell.measure(arguments.estimator or list(ESTIMATORS))
                 except ShiftError as error:
-                    print(f"| {task} | {len(log):,} | {shift} | {error} |" + " |" * 12)
+                    print(f"| {task} | {len(log):,} | {shift} | {error} |" + " |" * 13)
                     continue
                 print(cell, flush=True)
 
