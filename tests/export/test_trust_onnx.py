@@ -21,7 +21,7 @@ from simtrust.gap.dynamics_model import DynamicsModel, GaussianNetwork
 from simtrust.gap.trust_model import TrustModel
 
 FILES = ["trust.npz", "trust.onnx", "trust_runner.py"]
-OUTPUTS = ["gap", "doubt", "error", "valid"]
+OUTPUTS = ["gap", "divergence", "doubt", "error", "valid"]
 HOSTILE = ["Gelenk «ä» 🤖", '"; DROP TABLE logs; --\n\\', "../../etc/passwd", "\ud800 half a pair", ""]
 OBSERVATION_NAMES, ACTION_NAMES = HOSTILE, ["Motor 左", "m" * 500]
 METADATA = {"log_sha256": "ab" * 32, "command": "simtrust gap log.hdf5 --sim 'Ünïcode'", "mujoco": "3.17"}
@@ -66,7 +66,7 @@ def in_onnxruntime(model):
 def assert_as_assessed(trust, rows, found, tolerance=1e-5):
     expected = trust.assess(**rows)
     scale = np.nan_to_num(np.asarray(trust.scale), nan=1.0)
-    for name, unit in (("gap", 1.0), ("doubt", 1.0), ("error", scale)):
+    for name, unit in (("gap", 1.0), ("divergence", 4.0), ("doubt", 1.0), ("error", scale)):
         value = getattr(expected, name)
         assert found[name].dtype == np.float32
         assert found[name].shape == value.shape
@@ -155,6 +155,7 @@ def test_the_graph_is_what_it_says(folder):
         "observation": ["rows", 5],
         "action": ["rows", 2],
         "gap": one,
+        "divergence": one,
         "doubt": one,
         "error": ["rows", 5],
         "valid": one,
@@ -236,6 +237,7 @@ def test_one_row_gives_one_answer(trust, folder):
     alone = runner(rows["observation"][1].tolist(), rows["action"][1].astype(np.float64))
     assert {name: value.shape for name, value in alone.items()} == {
         "gap": (),
+        "divergence": (),
         "doubt": (),
         "error": (5,),
         "valid": (),
@@ -265,8 +267,8 @@ def test_the_script_reads_neither_pickles_nor_other_files(tmp_path):
     np.savez(tmp_path / "pickle.npz", format=np.array([{}], object))
     with pytest.raises(ValueError, match="allow_pickle=False"):
         TrustRunner(tmp_path / "pickle.npz")
-    np.savez(tmp_path / "other.npz", format=np.array(2))
-    with pytest.raises(ValueError, match="format 1"):
+    np.savez(tmp_path / "other.npz", format=np.array(1))
+    with pytest.raises(ValueError, match="format 2"):
         TrustRunner(tmp_path / "other.npz")
 
 

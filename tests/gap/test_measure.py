@@ -245,7 +245,9 @@ def test_a_policys_time_is_counted_where_the_gap_is_large_and_where_it_is_unknow
 
         def assess(self, observation, action):
             row = np.arange(len(observation)) % 10
-            return TrustAssessment(np.where(row < 3, 1.1, 1.0) * TRUSTED, np.where(row < 1, 1.1, 1.0), row)
+            return TrustAssessment(
+                np.where(row < 3, 1.1, 1.0) * TRUSTED, row, np.where(row < 1, 1.1, 1.0), row
+            )
 
     still = measure.NamedPolicy("a run", lambda observation: np.zeros((len(observation), 1), np.float32))
     trust = FittedTrust(Told(), np.nan, np.zeros(0, bool))

@@ -111,8 +111,10 @@ def test_an_error_that_depends_on_a_state_is_found_and_ranked(log, growing, grow
 def test_the_gap_counts_the_noise_of_the_error(log):
     """An error without a mean is as large as its spread."""
     noise = np.random.default_rng(2).normal(size=log.observation.shape) * SCALE * 0.4
-    gap = fit(log, noise).model.assess(log.observation, log.action).gap
-    np.testing.assert_allclose(np.median(gap), 0.4, rtol=0.1)
+    found = fit(log, noise).model.assess(log.observation, log.action)
+    np.testing.assert_allclose(np.median(found.gap), 0.4, rtol=0.1)
+    # Of N(0, 0.4² σ²) errors in three dimensions, ½ Σ (e/σ)² is 0.24 on average.
+    np.testing.assert_allclose(np.median(found.divergence), 0.24, rtol=0.2)
 
 
 def test_doubt_tells_what_the_log_says_nothing_about(log, growing):
@@ -199,7 +201,7 @@ def test_any_number_of_rows_gives_the_same_answers(log, growing):
         assert len(field) == CHUNK + 3
         np.testing.assert_allclose(field[-1:], same, rtol=1e-5)
     nothing = growing.model.assess(many.observation[:0], many.action[:0])
-    assert [x.shape for x in nothing] == [(0,), (0,), (0, 3)]
+    assert [x.shape for x in nothing] == [(0,), (0,), (0,), (0, 3)]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])

@@ -45,12 +45,15 @@ def _assess(graph: Graph) -> list[onnx.ValueInfoProto]:
     each = graph.each_column(finite)
     nan = constant("nan", np.float32(np.nan))
     add("Where", finite, _root_mean(graph, expected), nan, name="gap")
+    half = constant("half_kept", np.float32(0.5 * graph.arrays["kept"]))
+    add("Mul", half, add("Mul", "gap", "gap"), name="divergence")
     add("Where", finite, doubt, nan, name="doubt")
     add("Where", each, error, nan, name="error")
     certain = add("LessOrEqual", "doubt", constant("one", np.float32(1)))
     add("And", finite, certain, name="valid")
     return [
         rows("gap", TensorProto.FLOAT),
+        rows("divergence", TensorProto.FLOAT),
         rows("doubt", TensorProto.FLOAT),
         rows("error", TensorProto.FLOAT, len(graph.arrays["scale"])),
         rows("valid", TensorProto.BOOL),

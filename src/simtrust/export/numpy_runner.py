@@ -5,7 +5,7 @@ Needs Python 3.8, numpy, and trust.npz:
     from trust_runner import TrustRunner
     trust = TrustRunner("trust.npz")
     found = trust(observation, action)  # one row, or a batch; in the machine's units
-    found["valid"], found["gap"], found["doubt"], found["error"]
+    found["valid"], found["gap"], found["divergence"], found["doubt"], found["error"]
 
     python trust_runner.py [trust.npz]  # checks that the answers are the exporter's, and times them
 """
@@ -26,9 +26,9 @@ class TrustRunner:
     def __init__(self, file: str | Path | IO[bytes]):
         with np.load(file, allow_pickle=False) as stored:
             self.arrays = {name: stored[name] for name in stored.files}
-        if self.arrays.get("format") != 1:
+        if self.arrays.get("format") != 2:
             writer = self.arrays.get("simtrust_version", "an unknown one")
-            raise ValueError(f"{file} is not of format 1: use the runner of its version, {writer}")
+            raise ValueError(f"{file} is not of format 2: use the runner of its version, {writer}")
         self.metadata: dict[str, str] = dict(self.arrays["metadata"].tolist())
         self.observation_names: list[str] = self.arrays["observation_names"].tolist()
         self.action_names: list[str] = self.arrays["action_names"].tolist()
@@ -36,7 +36,8 @@ class TrustRunner:
     def __call__(self, observation: np.ndarray, action: np.ndarray) -> dict[str, np.ndarray]:
         """From [O] and [A], or [N, O] and [N, A], in the machine's units.
 
-        gap   [] or [N]: expected one-step error, in standard deviations of the logged change
+        gap [] or [N]: expected one-step error, in standard deviations of the logged change
+        divergence [] or [N]: u, half its square times the number of dimensions that vary, in nats
         doubt [] or [N]: above 1, the log says nothing here
         error [O] or [N, O]: simulated - real, in the machine's units; NaN where the log does not vary
         valid [] or [N] bool: false where doubt > 1, or where an input is not finite; there the others are NaN
@@ -61,26 +62,24 @@ class TrustRunner:
             hidden = reached / (1 + np.exp(-reached)) + (hidden if layer else 0)
         mean = hidden @ x["weight_mean"] + x["bias_mean"]
         log_variance = hidden @ x["weight_log_variance"] + x["bias_log_variance"]
-        parts = (
-            (bound, np.maximum(log_variance / bound, 0))
-            for bound in (x["log_variance_max"], x["log_variance_min"])
-        )
+        bounds = x["log_variance_max"], x["log_variance_min"]
+        parts = ((bound, np.maximum(log_variance / bound, 0)) for bound in bounds)
         log_variance = sum(bound * part / (1 + part) for bound, part in parts)
         average, variance = mean.mean(0), np.exp(log_variance).mean(0)
         expected = np.square(x["shift"] + average * x["spread"]) + variance * np.square(x["spread"])
         disagreement = np.square(mean - average).mean(0) * np.square(x["spread"])
         gap, doubt = (np.sqrt(squares.sum(1) / x["kept"]) for squares in (expected, disagreement))
         error = x["change_mean"] + average * x["change_scale"]
-        found = {"gap": gap, "doubt": doubt / x["doubt_limit"], "error": error}
-        bad = ~np.isfinite(inputs).all(1)
+        u = np.float32(0.5 * x["kept"]) * np.square(gap)
+        found = {"gap": gap, "divergence": u, "doubt": doubt / x["doubt_limit"], "error": error}
         for values in found.values():
-            values[bad] = np.nan
+            values[~np.isfinite(inputs).all(1)] = np.nan
         return {**found, "valid": found["doubt"] <= 1}
 
     def deviation(self, found: dict[str, np.ndarray]) -> float:
         """Of answers for the rows in trust.npz from the exporter's, in its units, or relative if large."""
         largest = 0.0 if np.array_equal(found["valid"], self.arrays["parity_valid"]) else np.inf
-        for name in ("gap", "doubt", "error"):
+        for name in ("gap", "divergence", "doubt", "error"):
             expected, unit = self.arrays[f"parity_{name}"], self.arrays[f"parity_unit_{name}"]
             difference = np.abs(found[name] - expected) / np.fmax(np.abs(expected), unit)
             difference[np.isnan(found[name]) & np.isnan(expected)] = 0.0

@@ -19,18 +19,18 @@ from simtrust.gap.dynamics_model import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
 from simtrust.gap.trust_model import TrustModel
 from simtrust.training.storage import temporary_folder, write_atomically
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION = (
     "How far the simulator is expected to be off at a state and an action, and whether its log says anything "
-    "there. gap: expected one-step error, in standard deviations of the logged change. doubt: above 1, the "
-    "log says nothing here. error: simulated - real next observation, in the log's units; NaN in dimensions "
-    "that do not vary in the log. valid: false where doubt exceeds 1, or where an input is not finite; then "
-    "the others are NaN."
+    "there. gap: expected one-step error, in standard deviations of the logged change. divergence: u, half "
+    "its square times the number of dimensions that vary, in nats. doubt: above 1, the log says nothing. "
+    "error: simulated - real next observation, in the log's units; NaN in dimensions that do not vary in the "
+    "log. valid: false where doubt exceeds 1, or where an input is not finite; then the others are NaN."
 )
 PARITY_ROWS = 64
 PARITY_SPREADS = (0.5, 1.0, 2.0)
 """How far the compared rows lie from the log's mean, in its standard deviations; as many rows each."""
-OUTPUTS = ("gap", "doubt", "error", "valid")
+OUTPUTS = ("gap", "divergence", "doubt", "error", "valid")
 
 
 def export_trust(
@@ -147,6 +147,7 @@ def _limits(trust: TrustModel) -> dict[str, str]:
         "simtrust_version": __version__,
         "unit_of_observation_and_action": "those of the log",
         "unit_of_gap": "standard deviation of the logged change, root mean square over dimensions",
+        "unit_of_divergence": "nats; u, where the recipe trust weighs a simulated row by exp(-kappa u)",
         "unit_of_doubt": "its limit: above 1, the log says nothing here",
         "unit_of_error": "those of the log; simulated - real next observation",
         "scale": json.dumps([None if np.isnan(x) else float(x) for x in np.asarray(trust.scale)]),
@@ -185,6 +186,7 @@ def _parity_units(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     parts = (arrays[name] for name in ("scale", "change_scale", "change_mean"))
     return {
         "gap": max(1.0, spread, shift),
+        "divergence": arrays["kept"] * max(1.0, spread, shift) ** 2,
         "doubt": spread / arrays["doubt_limit"],
         "error": np.nan_to_num(np.max(np.abs([*parts]), axis=0), nan=1.0),
     }

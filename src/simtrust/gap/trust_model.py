@@ -43,6 +43,7 @@ class TrustAssessment(NamedTuple):
     """What is known about the simulator at N states and actions; NaN where one of these is not finite."""
 
     gap: np.ndarray  # [N] float32: expected one-step error, in standard deviations of the logged change
+    divergence: np.ndarray  # [N] float32: u, as of `SimulatorGap.divergence`, in nats
     doubt: np.ndarray  # [N] float32: above 1, the log says nothing here
     error: np.ndarray  # [N, O] float32: mean of simulated − real, the log's units; NaN where left out
 
@@ -79,9 +80,11 @@ class TrustModel(eqx.Module):
             parts.append([np.asarray(field)[:count] for field in found])
         if not parts:
             nothing = np.zeros(0, np.float32)
-            return TrustAssessment(nothing, nothing, np.zeros((0, len(self.scale)), np.float32))
+            return TrustAssessment(nothing, nothing, nothing, np.zeros((0, len(self.scale)), np.float32))
         gap, disagreement, error = (np.concatenate(field) for field in zip(*parts, strict=True))
-        return TrustAssessment(gap, disagreement / np.float32(self.doubt_limit), error)
+        # The gap is the root of an expected square, so this is the expectation.
+        divergence = np.float32(0.5 * self.kept.sum()) * np.square(gap)
+        return TrustAssessment(gap, divergence, disagreement / np.float32(self.doubt_limit), error)
 
 
 @eqx.filter_jit
