@@ -47,7 +47,7 @@ def measure_gap(
     `simtrust.gap.measure` for what is measured.
 
     Args:
-        real: the log, a file or loaded.
+        real: the log, a file or loaded; it may be without rewards, which nothing here reads.
         simulator: as ``--sim`` of the command line, or the function that it names.
         shifts: of a built-in simulator.
         out: a folder for ``report.html``, ``gap.json``, pictures, and the gap as a function of state and
@@ -72,7 +72,9 @@ def measure_gap(
         raise RunError(f"{folder} already holds a gap report; choose another --out, or move it away")
     simulator = simulator_name(simulator)
     dataset = (
-        real if isinstance(real, Dataset) else load_dataset(real, dones_mean=dones_mean, columns=columns)
+        real
+        if isinstance(real, Dataset)
+        else load_dataset(real, dones_mean=dones_mean, columns=columns, rewards_required=False)
     )
     kinds = parse_shifts(shifts)
     with closed_at_end(

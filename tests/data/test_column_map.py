@@ -9,6 +9,7 @@ from simtrust.data.column_map import (
     entry_name,
     parse_columns,
     read_header,
+    required_fields,
     resolve_columns,
 )
 from simtrust.errors import ConfigError, DataError
@@ -179,6 +180,16 @@ def test_named_entries_come_in_the_order_of_the_file():
 def test_names_that_tell_too_little(names, words):
     with pytest.raises(DataError, match=rf"{words}"):
         conventional_columns("log.csv", names)
+
+
+def test_rewards_may_be_left_out_of_a_map():
+    fields = required_fields(rewards_required=False)
+    assert "reward" not in parse_columns([text for text in FULL if not text.startswith("reward")], fields)
+    names = ["obs_x", "action", "episode"]
+    assert set(conventional_columns("log.csv", names, fields)) == {"observation", "action", "episode"}
+    with pytest.raises(DataError) as raised:
+        conventional_columns("log.csv", ["x", "u"], fields)
+    assert "reward" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,21 @@ def test_round_trip(named, out):
 
 
 @pytest.mark.parametrize("out", OUT)
+def test_a_log_without_rewards_gets_none(log, write, out):
+    arrays = {key: values for key, values in log().items() if key != "rewards"}
+    dataset = load_dataset(write(arrays, "plain.hdf5"), rewards_required=False)
+    if out.startswith("minari:"):
+        with pytest.raises(DataError, match=r"plain\.hdf5: has no rewards, .* Remedy: add them to the log"):
+            convert(dataset, out)
+        assert not Path("root").exists()
+        return
+    convert(dataset, out)
+    with pytest.raises(DataError, match="reward"):
+        load_dataset(out)
+    assert bits(load_dataset(out, rewards_required=False)) == bits(dataset)
+
+
+@pytest.mark.parametrize("out", OUT)
 def test_nothing_named(log, write, out):
     dataset = load_dataset(write(log(), "plain.hdf5"))
     convert(dataset, out)

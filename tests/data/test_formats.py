@@ -52,6 +52,23 @@ def test_complete_layout(log, write, name):
     assert dataset.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize("name", ["log.hdf5", "log.npz"])
+def test_without_rewards_they_are_unknown(log, write, name):
+    file = write(without(log(), "rewards"), name)
+    with pytest.raises(DataError, match=r"key 'rewards': missing; .* Remedy: store 'rewards'"):
+        load_dataset(file)
+    dataset = load_dataset(file, rewards_required=False)
+    assert not dataset.has_rewards
+    # Not 0 or another number, which could pass for a reward.
+    assert np.isnan(dataset.transitions.reward).all() and np.isnan(dataset.episode_returns).all()
+    rewarded = load_dataset(write(log(), f"rewarded_{name}"), rewards_required=False)
+    assert rewarded.has_rewards and rewarded.episode_returns.tolist() == [10.0, 18.0, 17.0]
+    for field in ("observation", "action", "next_observation", "terminated"):
+        np.testing.assert_array_equal(
+            getattr(dataset.transitions, field), getattr(rewarded.transitions, field)
+        )
+
+
 def test_timeout_is_not_terminal(log, write):
     dataset = load_dataset(write(log()))
     assert np.flatnonzero(dataset.transitions.terminated).tolist() == [6]

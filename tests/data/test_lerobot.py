@@ -97,6 +97,8 @@ def test_reward_is_needed_and_may_be_named(put):
     columns["score"] = columns.pop("next.reward")
     with pytest.raises(DataError, match=r"column 'next\.reward': missing.*'score'.*--map reward=NAME"):
         load_dataset(put(columns))
+    unrewarded = load_dataset(put(columns), dones_mean="terminated", rewards_required=False)
+    assert not unrewarded.has_rewards and len(unrewarded) == 9
     fields = ["observation=observation.state", "action=action", "reward=score", "episode=episode_index",
               "terminated=next.done"]  # fmt: skip
     dataset = load_dataset(put(columns), columns=fields)

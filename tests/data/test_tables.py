@@ -176,6 +176,20 @@ def test_lists(put_parquet, kind):
     assert dataset.observation_names == ("observation[0]", "observation[1]", "reward")
 
 
+def test_a_table_without_rewards(put):
+    file, columns = put(TEXT), [field for field in MAP if not field.startswith("reward")]
+    with pytest.raises(ConfigError, match="'reward' is missing; add reward=NAME"):
+        load_dataset(file, columns=columns)
+    dataset = load_dataset(file, columns=columns, rewards_required=False)
+    assert np.isnan(dataset.transitions.reward).all() and not dataset.has_rewards
+    assert dataset.transitions.action.tolist() == load_dataset(file, columns=MAP).transitions.action.tolist()
+    bare = put("observation_0,action_0,episode\n1,2,0\n3,4,0\n", "bare.csv")
+    with pytest.raises(DataError, match="no column is recognised as reward"):
+        load_dataset(bare)
+    with pytest.warns(DataWarning, match="no row counts as terminal"):
+        assert load_dataset(bare, rewards_required=False).transitions.action.tolist() == [[2]]
+
+
 @pytest.mark.parametrize("name", ["log.hdf5", "log.npz"])
 def test_keys_of_one_dimension_are_columns(write, name):
     arrays = {header: np.array(values) for header, values in parquet_columns().items() if header != "remark"}

@@ -12,6 +12,8 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from PIL import Image
 
 import simtrust
+from simtrust.data import save_dataset
+from simtrust.data.dataset import columns_from_rows
 from simtrust.errors import ConfigError, DataError, RunError, ShiftError
 from simtrust.gap import measure
 from simtrust.gap.corrections import Correction
@@ -160,6 +162,23 @@ def test_pictures_are_drawn(shifted, name):
 def test_equal_seeds_give_equal_reports(cheetah, shifted):
     again = simtrust.measure_gap(cheetah, "HalfCheetah-v5", shifts=["gravity=2"], quiet=True)
     assert to_json(again, "") == to_json(shifted[0], "")
+
+
+def test_rewards_change_nothing(cheetah, shifted, tmp_path):
+    """A person with only observations and actions gets the report that one with rewards gets."""
+    arrays = {key: values for key, values in columns_from_rows(cheetah).items() if key != "rewards"}
+    file = save_dataset(tmp_path / "log.hdf5", arrays)
+    report = simtrust.measure_gap(
+        file, "HalfCheetah-v5", shifts=["gravity=2"], out=tmp_path / "gap", quiet=True
+    )
+    assert not report.dataset.has_rewards
+
+    def found(report):
+        return {key: value for key, value in to_json(report, "").items() if key != "log"}
+
+    assert found(report) == found(shifted[0])
+    assert to_text(report).replace(str(file), "") == to_text(shifted[0]).replace(cheetah.source, "")
+    assert (tmp_path / "gap" / "report.html").exists() and (tmp_path / "gap" / "trust.npz").exists()
 
 
 def test_nothing_is_overwritten(cheetah, shifted):

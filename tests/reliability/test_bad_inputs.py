@@ -91,7 +91,10 @@ MISTAKES = [
     ("NaN", "check-data nan.npz",
      "nan.npz: key 'observations', row 60, dimension 1: value nan … Remedy: drop"),
     ("an infinite reward", "check-data inf.npz", "inf.npz: key 'rewards', row 7: value inf … Remedy: drop"),
-    ("no reward", "check-data no_reward.npz", "key 'rewards': missing; the file has actions … Remedy: store"),
+    ("no reward", "train h2o --sim Pendulum-v1 --real no_reward.npz",
+     "key 'rewards': missing; the file has actions … Remedy: store"),
+    ("no reward in a map", "train h2o --sim Pendulum-v1 --real table.csv --map observation=theta action=tau",
+     "--map: 'reward' is missing; add reward=NAME"),
     ("a row too few", "check-data short.npz",
      "key 'rewards', row 199: has 199 rows … 200. Remedy: store every key"),
     ("no row", "check-data no_rows.npz", "key 'observations': has zero rows. Remedy: record at least one"),
@@ -537,4 +540,4 @@ def test_a_refused_run_leaves_no_folder(refused, folder, command):
 def test_every_command_is_here():
     lines = [line for _, line, _ in (*MISTAKES, *PARSER)]
     assert {line.split()[0] for line in lines} >= set(cli.COMMANDS)
-    assert len(MISTAKES) + len(PARSER) + len(FROM_PYTHON) == 194
+    assert len(MISTAKES) + len(PARSER) + len(FROM_PYTHON) == 195

@@ -9,6 +9,8 @@ from rich.console import Console
 
 from simtrust.commands.check_data import check_data as command
 from simtrust.data import Dataset, save_dataset
+from simtrust.data.dataset import columns_from_rows
+from simtrust.data.log_findings import NO_REWARDS
 from simtrust.errors import ConfigError, DataError
 from simtrust.gap.support import measure_support
 from simtrust.reports.log_report import check_data, write_page
@@ -123,6 +125,22 @@ def test_the_command_tells_by_its_status(tmp_path, capsys):
         command(str(bad))
     assert stopped.value.code == 1
     assert "error: Constant reward" in capsys.readouterr().out
+
+
+def test_a_log_without_rewards_is_looked_over(tmp_path):
+    dataset = log_of()
+    arrays = {key: values for key, values in columns_from_rows(dataset).items() if key != "rewards"}
+    report = check_data(
+        save_dataset(tmp_path / "log.hdf5", arrays), "StandingStill-v0", out=tmp_path / "page.html"
+    )
+    errors = [title for title, finding in report.findings if finding.severity == "error"]
+    assert errors == ["No rewards"] and not report.ok
+    skipped = {check.title for check, outcome in report.outcomes if outcome == NO_REWARDS}
+    assert skipped >= {"Constant reward", "Reward at terminals", "Reward scale"}
+    text = spoken(report)
+    assert "simtrust gap needs none" in text and "return" not in text and "nan" not in text
+    page = (tmp_path / "page.html").read_text()
+    assert "Mean return" not in page and "return of the episode" not in page
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desk", "phone"])

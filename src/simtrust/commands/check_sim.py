@@ -37,7 +37,9 @@ def check_sim(
     from simtrust.simulators.checks import check_simulator
     from simtrust.stages import show_stages
 
-    dataset = None if real is None else load_dataset(real, dones_mean=dones_mean, columns=map)
+    dataset = None
+    if real is not None:
+        dataset = load_dataset(real, dones_mean=dones_mean, columns=map, rewards_required=False)
     with show_stages() as stage:
         stage(f"checking {sim}", "")
         found = list(check_simulator(sim, shifts=parse_shifts(shift), dataset=dataset))

@@ -29,7 +29,8 @@ def gap(
     set_observation) is replayed. Any is compared with the log by a model of both, and by H2O's classifiers.
 
     Args:
-        real: The log of real transitions: D4RL HDF5, npz, CSV, Parquet, LeRobot v3's folder, or minari:ID.
+        real: The log of real transitions, which needs no rewards: D4RL HDF5, npz, CSV, Parquet, LeRobot v3's
+            folder, or minari:ID.
         sim: The simulator: a built-in name, any Gymnasium id, or module:factory.
         shift: Spoils a built-in simulator on purpose, for experiments: gravity=2 doubles it. For your own
             simulator leave it out. Repeat for several.

@@ -32,6 +32,16 @@ SPELLINGS = {
     "done": ("done", "dones"),
     "time": ("time",),
 }
+# D4RL's key of each field that it has.
+KEYS = {
+    "observation": "observations",
+    "next_observation": "next_observations",
+    "action": "actions",
+    "reward": "rewards",
+    "terminated": "terminals",
+    "truncated": "timeouts",
+    "done": "dones",
+}
 OPTIONAL_YET_DECISIVE = ("episode", "terminated", "truncated")
 
 
@@ -50,11 +60,16 @@ def read_header(header: str) -> Header:
     return Header(found[1].strip(), (found[2] or found[3] or "").strip())
 
 
-def parse_columns(columns: Sequence[str]) -> ColumnMap:
+def required_fields(*, rewards_required: bool) -> tuple[str, ...]:
+    """The fields that every log must have, beside something that ends its episodes."""
+    return REQUIRED if rewards_required else tuple(field for field in REQUIRED if field != "reward")
+
+
+def parse_columns(columns: Sequence[str], required: Sequence[str] = REQUIRED) -> ColumnMap:
     """Strings ``FIELD=NAME[,NAME...]`` as column names by field.
 
     Raises ConfigError for an unknown field, one given twice or with too many columns, a column named twice,
-    and where observation, action or reward, or all that could end an episode, is missing.
+    and where a required field, or all that could end an episode, is missing.
     """
     if isinstance(columns, str):
         raise ConfigError(f"columns: {columns!r} is one text; give a list of texts FIELD=NAME[,NAME...]")
@@ -78,11 +93,11 @@ def parse_columns(columns: Sequence[str]) -> ColumnMap:
         if field in SCALARS and len(names) > 1:
             raise ConfigError(f"--map {text!r}: '{field}' takes one column, not {len(names)}")
         found[field] = names
-    _check_complete(found)
+    _check_complete(found, required)
     return found
 
 
-def _check_complete(found: ColumnMap) -> None:
+def _check_complete(found: ColumnMap, required: Sequence[str]) -> None:
     users: dict[str, str] = {}
     for field, names in found.items():
         for name in names:
@@ -91,7 +106,7 @@ def _check_complete(found: ColumnMap) -> None:
                     f"--map: column '{name}' is used twice, for {users[name]} and for {field}; use it once"
                 )
             users[name] = field
-    for field in REQUIRED:
+    for field in required:
         if field not in found:
             raise ConfigError(f"--map: '{field}' is missing; add {field}=NAME")
     if "next_observation" in found and len(found["next_observation"]) != len(found["observation"]):
@@ -148,7 +163,7 @@ def _find(
     )
 
 
-def conventional_columns(source: str, names: Sequence[str]) -> ColumnMap:
+def conventional_columns(source: str, names: Sequence[str], required: Sequence[str] = REQUIRED) -> ColumnMap:
     """The map of a file whose columns are named as usual: ``observation_*``, ``action_*``, ``reward``, ...
 
     Entries that are numbered come in the order of their numbers, others in the file's. Raises DataError, with
@@ -169,9 +184,8 @@ def conventional_columns(source: str, names: Sequence[str]) -> ColumnMap:
             raise defect(source, problem, "choose with --map", column=families[0][0])
         if families:
             found[field] = families[0]
-    missing = [field for field in REQUIRED if field not in found]
-    if missing or not any(field in found for field in ENDS):
-        raise _unrecognised(source, names, found, missing)
+    if not set(required) <= set(found) or not any(field in found for field in ENDS):
+        raise _unrecognised(source, names, found, required)
     _refuse_misspelt(source, headers, found)
     return found
 
@@ -202,12 +216,11 @@ def entry_name(header: str, field: str) -> str | None:
     return None if name.isdecimal() else name
 
 
-def _unrecognised(source: str, names: Sequence[str], found: ColumnMap, missing: Sequence[str]) -> DataError:
-    wanted = missing or ["the ends of episodes"]
-    example = {
-        "observation": ("NAME", "NAME"), "action": ("NAME",), "reward": ("NAME",), "episode": ("NAME",),
-        "terminated": ("NAME",),
-    } | {field: columns for field, columns in found.items() if len(columns) <= 4}  # fmt: skip
+def _unrecognised(source: str, names: Sequence[str], found: ColumnMap, required: Sequence[str]) -> DataError:
+    wanted = [field for field in required if field not in found] or ["the ends of episodes"]
+    example = dict.fromkeys((*required, "episode", "terminated"), ("NAME",))
+    example |= {"observation": ("NAME", "NAME")}
+    example |= {field: columns for field, columns in found.items() if len(columns) <= 4}
     text = " ".join(f"{field}={','.join(columns)}" for field, columns in example.items())
     return defect(
         source,

@@ -1,12 +1,13 @@
 """D4RL's layout: which keys hold what, whatever they are called, and their checked values."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
 from simtrust.data.checks import check_claims, read_column
+from simtrust.data.column_map import KEYS, REQUIRED
 from simtrust.data.containers import Container
 from simtrust.data.dataset import defect, resolve_dones
 from simtrust.errors import SimtrustError
@@ -29,19 +30,27 @@ SPELLINGS = {
 }
 
 
-def read_d4rl(source: str, container: Container, dones_mean: DonesMean | None) -> dict[str, np.ndarray]:
+def read_d4rl(
+    source: str,
+    container: Container,
+    dones_mean: DonesMean | None,
+    required: Sequence[str] = REQUIRED,
+) -> dict[str, np.ndarray]:
     """Checked arrays by D4RL key, as `rows_from_columns` takes them; other keys are ignored.
 
-    Raises DataError for keys missing or unclear, wrong shapes and types, values that are not finite.
+    ``required`` are fields as of `column_map`. Raises DataError for keys missing or unclear, wrong shapes and
+    types, values that are not finite.
     """
-    names = _names_by_key(source, container.names, dones_mean)
+    names = _names_by_key(source, container.names, dones_mean, [KEYS[field] for field in required])
     claims = {key: container.column(name) for key, name in names.items()}
     check_claims(source, claims)
     columns = {key: read_column(source, key, claim) for key, claim in claims.items()}
     return resolve_dones(columns, dones_mean)
 
 
-def _names_by_key(source: str, present: list[str], dones_mean: DonesMean | None) -> dict[str, str]:
+def _names_by_key(
+    source: str, present: list[str], dones_mean: DonesMean | None, required: Sequence[str]
+) -> dict[str, str]:
     """The file's spelling of each key to be read; raises DataError for keys missing or unclear."""
     names: dict[str, str] = {}
     for key, spellings in SPELLINGS.items():
@@ -50,7 +59,7 @@ def _names_by_key(source: str, present: list[str], dones_mean: DonesMean | None)
             raise defect(source, f"'{found[1]}' means the same", "keep one of the two", key=found[0])
         if found:
             names[key] = found[0]
-    for key in ("observations", "actions", "rewards"):
+    for key in required:
         if key not in names:
             raise _missing(source, key, present, names)
     if "terminals" in names:

@@ -84,7 +84,7 @@ class Dataset:
     """A checked log of T rows.
 
     ``next_observation`` of a terminal row is a copy of its ``observation`` if the file does not hold
-    next observations: nobody saw it.
+    next observations: nobody saw it. ``reward`` is NaN in every row if the file does not hold rewards.
     """
 
     transitions: Transitions  # numpy float32, T rows, C-contiguous
@@ -118,6 +118,11 @@ class Dataset:
     def episode_lengths(self) -> np.ndarray:
         """[episode_count] int."""
         return np.diff(np.flatnonzero(self.episode_end), prepend=-1)
+
+    @property
+    def has_rewards(self) -> bool:
+        """Whether the file held rewards; without, they and the returns are NaN."""
+        return not np.isnan(self.transitions.reward).all()
 
     @property
     def episode_returns(self) -> np.ndarray:
@@ -158,8 +163,8 @@ def rows_from_columns(
 ) -> tuple[Transitions, np.ndarray, np.ndarray | None]:
     """Joins checked columns into transitions that never cross an episode's end.
 
-    ``columns`` holds ``observations`` [T, O], ``actions`` [T, A], ``rewards`` [T] (float32) and
-    ``terminals`` [T] (bool), and may hold ``next_observations`` [T, O] and ``timeouts`` [T] (bool).
+    ``columns`` holds ``observations`` [T, O], ``actions`` [T, A] (float32) and ``terminals`` [T] (bool), and
+    may hold ``rewards`` [T], NaN without, ``next_observations`` [T, O] (float32) and ``timeouts`` [T] (bool).
     A row that is both terminal and timeout is terminal. Returns the transitions, the episode ends
     and, if rows were dropped, the file's row of each one kept. Raises DataError if the episodes'
     ends cannot be known, or if next observations cross them.
@@ -167,6 +172,10 @@ def rows_from_columns(
     terminated = columns["terminals"]
     episode_end = episode_ends(source, columns)
     next_observation = columns.get("next_observations")
+    reward = columns.get("rewards")
+    if reward is None:
+        # No number that could pass for a reward.
+        reward = np.full(len(terminated), np.nan, np.float32)
     file_row = None
     if next_observation is None:
         next_observation = _following_rows(columns["observations"], episode_end)
@@ -176,7 +185,7 @@ def rows_from_columns(
     rows = Transitions(
         columns["observations"],
         columns["actions"],
-        columns["rewards"],
+        reward,
         next_observation,
         terminated.astype(np.float32),
     )
@@ -188,10 +197,11 @@ def rows_from_columns(
 def columns_from_rows(dataset: Dataset) -> dict[str, np.ndarray]:
     """The dataset under D4RL's keys, as saved; an end that is not a terminal is a timeout."""
     terminals = np.asarray(dataset.transitions.terminated) == 1
+    rewards = {"rewards": np.asarray(dataset.transitions.reward)} if dataset.has_rewards else {}
     return {
         "observations": np.asarray(dataset.transitions.observation),
         "actions": np.asarray(dataset.transitions.action),
-        "rewards": np.asarray(dataset.transitions.reward),
+        **rewards,
         "next_observations": np.asarray(dataset.transitions.next_observation),
         "terminals": terminals,
         "timeouts": dataset.episode_end & ~terminals,

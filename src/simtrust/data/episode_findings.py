@@ -1,8 +1,19 @@
 """Findings about episodes: how many, how they end, what they are rewarded with."""
 
+from collections.abc import Callable
+
 import numpy as np
 
-from simtrust.data.log_findings import MOST_PLACES, Check, Finding, Log, NotChecked, Outcome, Place
+from simtrust.data.log_findings import (
+    MOST_PLACES,
+    NO_REWARDS,
+    Check,
+    Finding,
+    Log,
+    NotChecked,
+    Outcome,
+    Place,
+)
 
 FEW_ROWS, SHORT = 1000, 10
 LIMIT_EPISODES, LIMIT_LENGTH, LIMIT_SHARE = 3, 20, 0.05
@@ -118,6 +129,23 @@ def terminal_at_the_last_row(log: Log) -> Outcome:
     )
 
 
+def no_rewards(log: Log) -> Outcome:
+    """The log has no rewards."""
+    if log.dataset.has_rewards:
+        return None
+    return Finding(
+        "error",
+        "The log has no rewards",
+        "There is nothing to learn from it. simtrust gap needs none.",
+        "Compute them by the simulator's formula and store them, or name their column: --map reward=NAME.",
+    )
+
+
+def with_rewards(find: Callable[[Log], Outcome]) -> Callable[[Log], Outcome]:
+    """The check for logs that have rewards; it cannot be made on others."""
+    return lambda log: find(log) if log.dataset.has_rewards else NO_REWARDS
+
+
 def constant_reward(log: Log) -> Outcome:
     """Every row has the same reward (an error without terminals), or all but 0.1% have."""
     reward, terminated = log.dataset.transitions.reward, log.dataset.transitions.terminated
@@ -182,7 +210,9 @@ EPISODE_CHECKS = (
           time_limit_as_terminal),
     Check("No terminals", "none, ≥ 5 episodes, > 20% of unusual length", no_terminals),
     Check("Terminal at the last row", "the only one of several episodes", terminal_at_the_last_row),
-    Check("Constant reward", "one value, or the same in > 99.9% of rows", constant_reward),
-    Check("Reward at terminals", "median 10 robust std from that of other rows", reward_at_terminals),
-    Check("Reward scale", "root mean square < 0.01 or > 100", reward_scale),
+    Check("No rewards", "none in the log", no_rewards),
+    Check("Constant reward", "one value, or the same in > 99.9% of rows", with_rewards(constant_reward)),
+    Check("Reward at terminals", "median 10 robust std from that of other rows",
+          with_rewards(reward_at_terminals)),
+    Check("Reward scale", "root mean square < 0.01 or > 100", with_rewards(reward_scale)),
 )  # fmt: skip

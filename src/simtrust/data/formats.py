@@ -16,7 +16,13 @@ from typing import Any, get_args
 import h5py
 import numpy as np
 
-from simtrust.data.column_map import ColumnMap, conventional_columns, parse_columns, resolve_columns
+from simtrust.data.column_map import (
+    ColumnMap,
+    conventional_columns,
+    parse_columns,
+    required_fields,
+    resolve_columns,
+)
 from simtrust.data.containers import METADATA, Container, first_bytes, open_hdf5, open_npz
 from simtrust.data.csv_table import open_csv
 from simtrust.data.d4rl import DonesMean, read_d4rl
@@ -39,6 +45,7 @@ def load_dataset(
     *,
     dones_mean: DonesMean | None = None,
     columns: Sequence[str] | None = None,
+    rewards_required: bool = True,
 ) -> Dataset:
     """Reads a log: D4RL's layout in HDF5 or npz, a table in CSV or Parquet, LeRobot's or Minari's folder.
 
@@ -63,12 +70,16 @@ def load_dataset(
     ``reward``. With ``episode``, an episode ends where the id changes, by timeout unless it is terminal. A
     header ``theta [rad]`` names the unit as well. Time is in seconds unless its header says otherwise.
 
+    A log without rewards is refused, unless ``rewards_required`` is False: then they are NaN
+    (`Dataset.has_rewards`), and nothing can be trained on it. Minari's layout has them always.
+
     Raises DataError, naming file, key or column, row or line, and remedy, for every file that cannot be used;
     ConfigError for options that cannot. Warns with DataWarning of a table that marks no end of the task.
     """
     if dones_mean not in (None, *get_args(DonesMean)):
         raise ConfigError(f"dones_mean: '{dones_mean}' is none of {', '.join(get_args(DonesMean))}")
-    wanted = parse_columns(columns) if columns else None
+    required = required_fields(rewards_required=rewards_required)
+    wanted = parse_columns(columns, required) if columns else None
     source, file = os.fspath(path), Path(path)
     if (minari := minari_folder(source)) is not None:
         if wanted is not None:
@@ -77,12 +88,12 @@ def load_dataset(
     folder = is_lerobot(file)
     with open_lerobot(source, file) if folder else _open(source, file) as opened:
         if isinstance(opened, Container) and wanted is None:
-            return _from_container(source, opened, dones_mean, sha256_of(file))
+            return _from_container(source, opened, dones_mean, required, sha256_of(file))
         table = table_of(source, opened) if isinstance(opened, Container) else opened
         if wanted is not None:
             fields = resolve_columns(source, wanted, table.names)
         else:
-            fields = (lerobot_columns if folder else conventional_columns)(source, table.names)
+            fields = (lerobot_columns if folder else conventional_columns)(source, table.names, required)
         mapped = read_mapped(source, table, fields, dones_mean)
     sha256 = sha256_of(*files_of(source, file)) if folder else sha256_of(file)
     return _from_mapped(source, fields, mapped, sha256)
@@ -113,8 +124,10 @@ def _open(source: str, file: Path) -> AbstractContextManager[Container | Table]:
     )
 
 
-def _from_container(source: str, container: Container, dones_mean: DonesMean | None, sha256: str) -> Dataset:
-    columns = read_d4rl(source, container, dones_mean)
+def _from_container(
+    source: str, container: Container, dones_mean: DonesMean | None, required: Sequence[str], sha256: str
+) -> Dataset:
+    columns = read_d4rl(source, container, dones_mean, required)
     names, time = read_extras(source, container, columns)
     transitions, episode_end, file_row = rows_from_columns(source, columns)
     if time is not None and file_row is not None:

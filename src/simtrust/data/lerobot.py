@@ -6,12 +6,12 @@ used. A file of the folder may be a link only to another one of it.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from simtrust.data.column_map import ColumnMap
+from simtrust.data.column_map import REQUIRED, ColumnMap
 from simtrust.data.containers import check_inside, first_bytes, told_as_damage
 from simtrust.data.dataset import defect, is_text
 from simtrust.data.json_file import read_json
@@ -75,13 +75,14 @@ def open_lerobot(source: str, folder: Path) -> Iterator[Table]:
         yield table._replace(read=read)
 
 
-def lerobot_columns(source: str, names: list[str]) -> ColumnMap:
+def lerobot_columns(source: str, names: Sequence[str], required: Sequence[str] = REQUIRED) -> ColumnMap:
     """The map of LeRobot's names, of those columns that there are.
 
-    Raises DataError where state, action or reward is missing: demonstrations often come without a reward.
+    Raises DataError where a required one or the episode is missing: demonstrations often come without a
+    reward.
     """
     found = {field: (name,) for field, name in COLUMNS.items() if name in names}
-    for field in ("observation", "action", "reward", "episode"):
+    for field in (*required, "episode"):
         if field not in found:
             others = ", ".join(f"'{name}'" for name in names)
             raise defect(

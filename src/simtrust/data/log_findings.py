@@ -47,6 +47,7 @@ class NotChecked(NamedTuple):
     reason: str
 
 
+NO_REWARDS = NotChecked("the log has no rewards")
 Outcome = Finding | NotChecked | None
 """None: checked, and nothing was found."""
 

@@ -8,20 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from simtrust.data.checks import as_flags, as_float32
-from simtrust.data.column_map import VECTORS, ColumnMap, entry_name, read_header
+from simtrust.data.column_map import KEYS, VECTORS, ColumnMap, entry_name, read_header
 from simtrust.data.dataset import DimensionNames, defect, made_unique, resolve_dones
 from simtrust.data.tables import Kind, Read, Table
 from simtrust.errors import DataWarning
 
-KEYS = {
-    "observation": "observations",
-    "next_observation": "next_observations",
-    "action": "actions",
-    "reward": "rewards",
-    "terminated": "terminals",
-    "truncated": "timeouts",
-    "done": "dones",
-}
 KINDS: dict[str, Kind] = {"episode": "episode", "terminated": "flag", "truncated": "flag", "done": "flag"}
 SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
@@ -68,7 +59,7 @@ def read_mapped(source: str, table: Table, fields: ColumnMap, dones_mean: str | 
         columns.pop("dones", None)
     columns = resolve_dones(columns, dones_mean)
     if "terminals" not in columns:
-        columns["terminals"] = np.zeros(len(columns["rewards"]), bool)
+        columns["terminals"] = np.zeros(len(columns["observations"]), bool)
         warnings.warn(
             f"{source}: no column says where the task ended for good ('terminated'), so no row counts as"
             " terminal and every episode as cut short. If an episode can end by success or failure, name the"

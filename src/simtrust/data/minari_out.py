@@ -34,9 +34,12 @@ def save_minari(
     episode's metadata has ``simtrust_final_observation_unknown``. A DataWarning tells of both. An end that is
     not a termination is a truncation. The spaces are unbounded boxes, since a log does not know its bounds.
 
-    Raises ConfigError for an id that cannot be, or one that exists unless ``overwrite``; DataError where it
-    cannot be written.
+    Raises ConfigError for an id that cannot be, or one that exists unless ``overwrite``; DataError for a log
+    without rewards, which Minari's layout needs, and where it cannot be written.
     """
+    if not dataset.has_rewards:
+        remedy = "add them to the log, or write it as HDF5, npz, CSV or Parquet"
+        raise defect(dataset.source, "has no rewards, and Minari's layout needs them", remedy)
     folder = minari_target(id, root=root, overwrite=overwrite)
     ends = minari_episode_ends(dataset)
     placeholders = unknown_next_state(dataset.transitions)

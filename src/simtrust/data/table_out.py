@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from simtrust.data.column_map import ColumnMap, entry_name, read_header
+from simtrust.data.column_map import KEYS, ColumnMap, entry_name, read_header
 from simtrust.data.dataset import Dataset, columns_from_rows, defect, episode_numbers
-from simtrust.data.mapped import KEYS
 
 CHUNK_ROWS = 4096
 FORBIDDEN = set(',;"\t\n\r\0')
@@ -25,12 +24,13 @@ def table_map(dataset: Dataset) -> ColumnMap:
     )
     action = _headers("action", dataset.action_size, dataset.action_names, dataset.action_units)
     time = {"time": ("time [s]",)} if dataset.time is not None else {}
+    reward = {"reward": ("reward",)} if dataset.has_rewards else {}
     return {
         "episode": ("episode",),
         **time,
         "observation": observation,
         "action": action,
-        "reward": ("reward",),
+        **reward,
         "terminated": ("terminated",),
         "truncated": ("truncated",),
         "next_observation": tuple(f"next_{header}" for header in observation),

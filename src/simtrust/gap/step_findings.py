@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from simtrust.data.log_findings import Finding, Log, Outcome, Place
+from simtrust.data.log_findings import NO_REWARDS, Finding, Log, Outcome, Place
 from simtrust.gap.logged_steps import LoggedSteps
 from simtrust.gap.readings import DEGREES, Change
 
@@ -97,8 +97,10 @@ def _unit(slope: float) -> str:
     return ""
 
 
-def reward_otherwise(_: Log, steps: LoggedSteps) -> Outcome:
+def reward_otherwise(log: Log, steps: LoggedSteps) -> Outcome:
     """The logged reward goes against the simulator's, or has nothing to do with it."""
+    if not log.dataset.has_rewards:
+        return NO_REWARDS
     correlation = steps.reward_correlation
     if np.isnan(correlation):
         return None

@@ -117,20 +117,19 @@ def _around(log: Log, row: int, index: int) -> dict[str, Any]:
 
 
 def episode_chart(log: Log) -> Chart:
-    """Return and length of every episode, in the log's order."""
+    """Return, if the log has rewards, and length of every episode, in the log's order."""
     dataset = log.dataset
     shown = np.unique(np.linspace(0, dataset.episode_count - 1, POINTS).round().astype(int))
     terminal = np.asarray(dataset.transitions.terminated)[np.flatnonzero(dataset.episode_end)] > 0
+    shown_of = {"return": ("return of the episode", dataset.episode_returns)} if dataset.has_rewards else {}
+    shown_of["length"] = ("rows of the episode", dataset.episode_lengths)
     views = [
         view(_episodes(shown, values, terminal), yaxis={"title": {"text": title}})
-        for title, values in (
-            ("return of the episode", dataset.episode_returns),
-            ("rows of the episode", dataset.episode_lengths),
-        )
+        for title, values in shown_of.values()
     ]
     layout = {"xaxis": {"title": {"text": "episode, from 0"}}}
-    summary = f"Returns and lengths of {dataset.episode_count:,} episodes."
-    return Chart(summary, 320, layout, views, (Choice("Of each episode", ["return", "length"]),))
+    summary = f"{' and '.join(shown_of).capitalize()} of each of {dataset.episode_count:,} episodes."
+    return Chart(summary, 320, layout, views, (Choice("Of each episode", list(shown_of)),))
 
 
 def _episodes(shown: np.ndarray, values: np.ndarray, terminal: np.ndarray) -> dict[str, Any]:

@@ -136,7 +136,9 @@ def check_data(
     simulator = None if simulator is None else simulator_name(simulator)
     path = None if out is None else writable_page(Path(out))
     dataset = (
-        real if isinstance(real, Dataset) else load_dataset(real, dones_mean=dones_mean, columns=columns)
+        real
+        if isinstance(real, Dataset)
+        else load_dataset(real, dones_mean=dones_mean, columns=columns, rewards_required=False)
     )
     kinds = tuple(parse_shifts(shifts))
     bounds, support, steps = None, None, None

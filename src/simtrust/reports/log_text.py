@@ -52,12 +52,10 @@ def facts(report: LogReport) -> list[tuple[str, str, str]]:
         ("Rows", f"{len(dataset):,}", sizes),
         ("Episodes", f"{dataset.episode_count:,}", ends),
         ("Mean length", rounded(lengths.mean()), f"from {lengths.min():,} to {lengths.max():,} rows"),
-        (
-            "Mean return",
-            rounded(returns.mean()),
-            f"from {rounded(returns.min())} to {rounded(returns.max())}",
-        ),
     ]
+    if dataset.has_rewards:
+        spread = f"from {rounded(returns.min())} to {rounded(returns.max())}"
+        facts.append(("Mean return", rounded(returns.mean()), spread))
     if report.support is not None:
         share = float(report.support.overall.mean())
         least = int(report.support.overall.argmin())
