@@ -139,12 +139,6 @@ def test_speeds_are_judged_by_halfway_limits():
     assert swapped["cql, RMS of tilt velocity (rad/s) > h2o, RMS of tilt velocity (rad/s)"] == Verdict.FAILS
 
 
-def test_a_cell_kept_with_fewer_measures_is_judged_by_those():
-    cell = Cell("standing-still", "h2o", (0, 1), 100, {"real seconds": [[29.0], [29.1]]})
-    found = quantities_of_figure_2({"h2o": cell}, {})
-    assert list(found) == ["h2o, seconds upright"]
-
-
 def test_figure_5_is_judged_by_what_is_gathered_at_the_end_of_each_episode():
     curve = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, np.nan]])
     np.testing.assert_array_equal(gathered(curve), [3.0, 5.0])

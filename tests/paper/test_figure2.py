@@ -10,7 +10,8 @@ from PIL import Image
 
 from simtrust.errors import ConfigError, RunError
 from simtrust.paper.figure2 import figure2, load_cells
-from simtrust.paper.figure2_text import overview, page, rows, statistics_csv
+from simtrust.paper.figure2_text import MEASURES, overview, page, rows
+from simtrust.paper.figure5 import figure5
 from simtrust.paper.robot import NETWORKS, RECIPES, STUDIES, Cell, load_cell, save_cell
 from simtrust.simulators import parse_shifts
 from simtrust.simulators.log_recording import generate_wheel_legged_log
@@ -98,10 +99,23 @@ def test_a_cell_without_its_recorded_episodes_says_what_to_do(out, tmp_path):
         run(copy)
 
 
+@pytest.mark.parametrize("missing", ["real return", "simulator error"])
+@pytest.mark.parametrize("figure", [run, figure5])
+def test_a_cell_that_was_kept_with_fewer_measures_says_what_to_do(out, tmp_path, missing, figure):
+    copy = shutil.copytree(out, tmp_path / "copy")
+    file = copy / "standing-still" / "h2o" / "measures.json"
+    kept = json.loads(file.read_text())
+    del kept["measures"][missing]
+    file.write_text(json.dumps(kept))
+    with pytest.raises(RunError, match=rf"h2o/measures\.json was kept without {missing}; remove it"):
+        figure(copy)
+
+
 def made_up(recipe, study="standing-still", steps=100, **measures):
-    """A cell of one episode a run."""
-    given = {key.replace("_", " "): [[value] for value in runs] for key, runs in measures.items()}
+    """A cell of one episode a run, whose other measures are 0."""
     seeds = tuple(range(len(next(iter(measures.values())))))
+    given = {measure.key: [[0.0] for _ in seeds] for measure in MEASURES}
+    given |= {key.replace("_", " "): [[value] for value in runs] for key, runs in measures.items()}
     return {(study, recipe): Cell(study, recipe, seeds, steps, given)}
 
 
@@ -130,20 +144,6 @@ def test_runs_of_other_lengths_are_not_said_to_be_better_or_worse():
     assert np.isnan(row_of(cells, "cql", "real return").better.mean)
     cells |= made_up("sac", real_return=[1.0, 2.0])
     assert row_of(cells, "sac", "real return").better.mean == 1.0
-
-
-def test_a_cell_that_was_kept_with_fewer_measures_has_dashes():
-    cells = made_up("h2o", real_return=[5.0, 6.0]) | made_up("cql", real_return=[1.0, 2.0])
-    text = page(cells, {})
-    assert "| h2o | – | – | 5.5 (5 to 6) | – | – |" in text
-    assert "| cql | 100 | 2 | – | – | – |" not in text
-    assert "| cql | 100 | 0 | – | – | – |" in text
-    (line,) = (
-        one
-        for one in csv.DictReader(statistics_csv(cells).splitlines())
-        if (one["recipe"], one["measure"]) == ("cql", "real error")
-    )
-    assert (line["seeds"], line["mean"], line["iqm"], line["seed_values"]) == ("0", "", "", "")
 
 
 def test_both_tasks_together_count_each_by_itself():

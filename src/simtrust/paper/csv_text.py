@@ -5,6 +5,8 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 
 def csv_text(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     """One line a row; numbers to six digits, and nothing for NaN."""
@@ -16,6 +18,6 @@ def csv_text(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
 
 
 def _plain(value: object) -> str:
-    if isinstance(value, float):
+    if isinstance(value, float | np.floating):
         return "" if math.isnan(value) else f"{value:.6g}"
     return str(value)

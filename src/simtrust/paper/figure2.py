@@ -1,7 +1,5 @@
 """Figure 2 of the paper on the robot's twin: five recipes and ours, on two tasks, real and simulated."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from rich.console import Console
 from simtrust.errors import ConfigError, RunError
 from simtrust.paper.claims import Finding, claims_csv
 from simtrust.paper.claims import judge as judge_claim
+from simtrust.paper.csv_text import csv_text
 from simtrust.paper.figure2_text import claims_page, overview, page, statistics_csv
 from simtrust.paper.files import make_writable, save_picture
 from simtrust.paper.robot import (
@@ -38,8 +37,9 @@ LIMITS = {
     "standing-still": ((-0.3, 0.3), (-1.5, 1.5), (-1.0, 1.0)),
     "moving-straight": ((-0.3, 0.3), (-1.0, 8.0), (-0.4, 0.8)),
 }
+FIDELITIES = ("real", "simulator")
 MEASURES = ("return", "seconds", "error")
-"""Of every episode."""
+"""Of every episode, in either fidelity."""
 
 
 def figure2(
@@ -71,7 +71,7 @@ def figure2(
     Raises:
         ConfigError: a name is unknown, or a number too small; before any work.
         RunError: ``out`` holds a cell of other seeds, episodes or steps, or one without its recorded
-            episodes, or cannot be written.
+            episodes or one of its measures, or cannot be written.
     """
     _check({"seeds": seeds, "episodes": episodes, "steps": options.get("steps", 1)}, recipes, studies)
     make_writable(out)
@@ -105,7 +105,7 @@ def _check_cell(
     out: Path, study: str, recipe: str, seeds: int, episodes: int, options: dict[str, Any]
 ) -> None:
     """Raise `RunError` if a finished cell is of other numbers: a table must not mix them."""
-    cell = load_cell(_measured(out, study, recipe))
+    cell = _whole_cell(_measured(out, study, recipe))
     found = {"seeds": len(cell.seeds), "episodes": cell.episodes, "steps": cell.steps}
     wanted = {"seeds": seeds, "episodes": episodes, "steps": options.get("steps", STUDIES[study].steps)}
     for name, value in wanted.items():
@@ -138,9 +138,24 @@ def _run_cell(
 
 
 def load_cells(out: Path) -> dict[tuple[str, str], Cell]:
-    """All finished cells of a folder, by study and recipe, in the order of `RECIPES`."""
+    """All finished cells of a folder, by study and recipe, in the order of `RECIPES`.
+
+    Raises `RunError` if one was kept without a measure.
+    """
     paths = ((study, recipe, _measured(out, study, recipe)) for study in STUDIES for recipe in RECIPES)
-    return {(study, recipe): load_cell(path) for study, recipe, path in paths if path.exists()}
+    return {(study, recipe): _whole_cell(path) for study, recipe, path in paths if path.exists()}
+
+
+def _whole_cell(path: Path) -> Cell:
+    cell = load_cell(path)
+    wanted = (f"{fidelity} {measure}" for fidelity in FIDELITIES for measure in MEASURES)
+    missing = [name for name in wanted if name not in cell.measures]
+    if missing:
+        raise RunError(
+            f"{path} was kept without {', '.join(missing)}; remove it and repeat simtrust paper figure2 "
+            "to have the policies beside it judged again"
+        )
+    return cell
 
 
 def load_states(out: Path, cells: Iterable[tuple[str, str]]) -> dict[tuple[str, str], np.ndarray]:
@@ -188,16 +203,14 @@ def write_results(out: Path) -> None:
 
 def _csv(cells: dict[tuple[str, str], Cell]) -> str:
     """One line for each study, recipe, training seed, fidelity and episode."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["study", "recipe", "seed", "fidelity", "episode", *MEASURES])
+    lines = []
     for (study, recipe), cell in cells.items():
         for run, seed in enumerate(cell.seeds):
-            for fidelity in ("real", "simulator"):
+            for fidelity in FIDELITIES:
                 columns = (cell.measures[f"{fidelity} {measure}"][run] for measure in MEASURES)
                 for episode, values in enumerate(zip(*columns, strict=True)):
-                    writer.writerow([study, recipe, seed, fidelity, episode, *(f"{v:.6g}" for v in values)])
-    return text.getvalue()
+                    lines.append((study, recipe, seed, fidelity, episode, *values))
+    return csv_text(("study", "recipe", "seed", "fidelity", "episode", *MEASURES), lines)
 
 
 def draw_study(states: Mapping[str, np.ndarray], study: Study, path: Path) -> Path:

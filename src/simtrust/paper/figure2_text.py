@@ -71,7 +71,7 @@ class Row(NamedTuple):
     recipe: str
     measure: Measure
     runs: np.ndarray
-    """[R]: means over episodes; empty where the cell was kept without this measure."""
+    """[R]: means over episodes."""
     steps: int
     better: Interval
     """P(H2O better)."""
@@ -94,20 +94,15 @@ def rows(cells: Cells) -> list[Row]:
             for recipe, cell in own.items():
                 better = improvement([own[OURS]], [cell], measure) if OURS in own else UNKNOWN
                 known = UNKNOWN if recipe == OURS else better
-                found.append(Row(study, recipe, measure, runs_of(cell, measure.key), cell.steps, known))
+                found.append(Row(study, recipe, measure, cell.per_run(measure.key), cell.steps, known))
     return found
-
-
-def runs_of(cell: Cell, key: str) -> np.ndarray:
-    """[R]: of each run the mean over its episodes; empty if the cell was kept without this measure."""
-    return cell.per_run(key) if key in cell.measures else np.empty(0)
 
 
 def improvement(ours: Sequence[Cell], theirs: Sequence[Cell], measure: Measure) -> Interval:
     """The chance that a run of ours does better, task by task; unknown if some were trained further."""
     if any(one.steps != other.steps for one, other in zip(ours, theirs, strict=True)):
         return UNKNOWN
-    one, other = ([measure.sign * runs_of(cell, measure.key) for cell in side] for side in (ours, theirs))
+    one, other = ([measure.sign * cell.per_run(measure.key) for cell in side] for side in (ours, theirs))
     return probability_of_improvement(one, other)
 
 
@@ -145,17 +140,14 @@ def overview(cells: Cells) -> str:
             "simulator seconds",
         )  # fmt: skip
         lines = [
-            [recipe, *(_mean(cell, measure.key) for measure in OVERVIEW)] for recipe, cell in own.items()
+            [recipe, *(str(cell.interval(measure.key)) for measure in OVERVIEW)]
+            for recipe, cell in own.items()
         ]
         parts += [
             f"{name}: {runs}, {some.episodes} episodes of {study.task.seconds:.0f} s each",
             markdown_table(heads, lines),
         ]
     return "\n\n".join(parts)
-
-
-def _mean(cell: Cell, key: str) -> str:
-    return str(cell.interval(key)) if key in cell.measures else "–"
 
 
 HEADS = ("recipe", "updates", "seeds", "mean ± std", "IQM", "P(H2O better)")
@@ -168,7 +160,7 @@ def _line(row: Row) -> tuple[str, ...]:
         row.recipe,
         f"{row.steps:,}",
         str(size),
-        f"{number(mean, form)} ± {number(std, form)}" if size else "–",
+        f"{number(mean, form)} ± {number(std, form)}",
         with_interval(row.iqm, form),
         with_interval(row.better, ".2f"),
     )
@@ -189,7 +181,7 @@ def _over_tasks(cells: Cells) -> list[tuple[str, ...]]:
             continue
         ours, theirs = zip(*pairs, strict=True)
         better = UNKNOWN if recipe == OURS else improvement(ours, theirs, by_key["real return"])
-        shares = [runs_of(cell, "real seconds") / STUDIES[cell.study].task.seconds for cell in theirs]
+        shares = [cell.per_run("real seconds") / STUDIES[cell.study].task.seconds for cell in theirs]
         iqm = interquartile_mean(shares)
         lines.append((recipe, str(len(pairs)), with_interval(better, ".2f"), with_interval(iqm, ".2f")))
     return lines

@@ -4,8 +4,6 @@ The paper plots u against Q and against the x-velocity, which its simulator's er
 machine is a simulator too, so the gap that u estimates is known, row by row.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from simtrust.paper.cheetah import (
 from simtrust.paper.cheetah_claims import CLAIMS, READ, quantities
 from simtrust.paper.claims import Finding, claims_csv, claims_section
 from simtrust.paper.claims import judge as judge_claim
+from simtrust.paper.csv_text import csv_text
 from simtrust.paper.figure3_panels import draw
 from simtrust.paper.markdown import table as markdown_table
 from simtrust.paper.same_runs import check_same
@@ -230,12 +229,10 @@ Of each run, up to {rows:,} rows spread over its replay buffer.
 
 def _csv(points: Sequence[Point]) -> str:
     """A line for every row measured: which point, training seed and row, and its `COLUMNS`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["step", "seed", "row", *COLUMNS])
-    for point in points:
-        for run, seed in enumerate(point.seeds):
-            values = zip(*(getattr(point, name)[run] for name in COLUMNS), strict=True)
-            for row, line in zip(point.row, values, strict=True):
-                writer.writerow([point.step, seed, row, *(f"{value:.6g}" for value in line)])
-    return text.getvalue()
+    lines = (
+        (point.step, seed, *line)
+        for point in points
+        for run, seed in enumerate(point.seeds)
+        for line in zip(point.row, *(getattr(point, name)[run] for name in COLUMNS), strict=True)
+    )
+    return csv_text(("step", "seed", "row", *COLUMNS), lines)

@@ -4,8 +4,6 @@ It is of the policies that Figure 2 trains, on the real robot, all from the same
 training seed.
 """
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from rich.console import Console
 from simtrust.errors import RunError
 from simtrust.evaluation.returns import episode_steps
 from simtrust.paper.claims import Finding, claims_csv, claims_section, judge
+from simtrust.paper.csv_text import csv_text
 from simtrust.paper.figure2 import load_cells
 from simtrust.paper.files import make_writable, save_picture
 from simtrust.paper.markdown import table as markdown_table
@@ -39,7 +38,7 @@ def figure5(
     ``out``.
 
     Raises:
-        RunError: the folder holds no finished recipe, or cannot be written.
+        RunError: the folder holds no finished recipe, or one without a measure, or cannot be written.
     """
     cells = load_cells(out)
     if not cells:
@@ -95,15 +94,13 @@ def cumulative_reward(study: Study, run: Path, *, seed: int = 0) -> np.ndarray:
 
 def _csv(curves: Mapping[tuple[str, str], np.ndarray]) -> str:
     """A line for each study, recipe, run and point of its curve."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["study", "recipe", "run", "seconds", "cumulative_reward"])
-    for (study, recipe), curve in curves.items():
-        for run, values in enumerate(curve):
-            for step in _shown(values):
-                seconds = (step + 1) * CONTROL_SECONDS
-                writer.writerow([study, recipe, run, f"{seconds:.6g}", f"{values[step]:.6g}"])
-    return text.getvalue()
+    lines = (
+        (study, recipe, run, (step + 1) * CONTROL_SECONDS, values[step])
+        for (study, recipe), curve in curves.items()
+        for run, values in enumerate(curve)
+        for step in _shown(values)
+    )
+    return csv_text(("study", "recipe", "run", "seconds", "cumulative_reward"), lines)
 
 
 def _shown(values: np.ndarray) -> np.ndarray:

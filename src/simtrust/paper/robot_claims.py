@@ -142,7 +142,7 @@ def quantities_of_figure_2(
     """A study's quantities that `CLAIMS_OF_FIGURE_2` ask for.
 
     Args:
-        cells: by recipe. A measure that a cell was kept without is left out.
+        cells: by recipe.
         states: by recipe, true states ``[R, T, 4]`` of one episode of each run on the real robot; NaN after
             its end.
     """
@@ -152,8 +152,7 @@ def quantities_of_figure_2(
         if STUDIES[cell.study].error == "velocity":
             measures[ERROR] = "real error"
         for name, measure in measures.items():
-            if measure in cell.measures:
-                found[of(recipe, name)] = Quantity(sample_of(cell.per_run(measure)), cell.steps)
+            found[of(recipe, name)] = Quantity(sample_of(cell.per_run(measure)), cell.steps)
         if recipe in states:
             tilt_velocity, speed = (
                 states[recipe][..., STATE_NAMES.index(name)].astype(float)
