@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from gymnasium import Space
 from rich.console import Console
 from rich.text import Text
 
@@ -71,19 +72,19 @@ def measure_gap(
     if folder is not None and (folder / "gap.json").exists():
         raise RunError(f"{folder} already holds a gap report; choose another --out, or move it away")
     simulator = simulator_name(simulator)
+    # A large log takes minutes to read, so whatever can be wrong without it comes before.
+    kinds = parse_shifts(shifts)
+    with closed_at_end(
+        make_simulator(simulator, num_envs=1, shifts=kinds, step_timeout=step_timeout)
+    ) as instance:
+        spaces = instance.single_observation_space, instance.single_action_space
+    followed = None if policy is None else _policy(policy, simulator, *spaces)
     dataset = (
         real
         if isinstance(real, Dataset)
         else load_dataset(real, dones_mean=dones_mean, columns=columns, rewards_required=False)
     )
-    kinds = parse_shifts(shifts)
-    with closed_at_end(
-        make_simulator(simulator, num_envs=1, shifts=kinds, step_timeout=step_timeout)
-    ) as instance:
-        check_against_simulator(
-            dataset, instance.single_observation_space, instance.single_action_space, simulator
-        )
-    followed = None if policy is None else _policy(policy, dataset)
+    check_against_simulator(dataset, *spaces, simulator)
     if folder is not None:
         _make(folder)
     with show_stages(quiet=quiet) as stage, steps_limited(step_timeout):
@@ -117,13 +118,14 @@ def measure_gap(
     return report
 
 
-def _policy(directory: str | Path, dataset: Dataset) -> NamedPolicy:
+def _policy(directory: str | Path, simulator: str, observation: Space, action: Space) -> NamedPolicy:
     trained = TrainedPolicy(directory)
     sizes = tuple(len(x) for x in (trained.scaling.observation_mean, trained.scaling.action_low))
-    if sizes != (dataset.observation_size, dataset.action_size):
+    wanted = tuple(size for space in (observation, action) for size in space.shape or ())
+    if sizes != wanted:
         raise ConfigError(
-            f"the policy in {directory} reads {sizes[0]} observations and gives {sizes[1]} actions; the log "
-            f"has {dataset.observation_size} and {dataset.action_size}. Name a run on this machine."
+            f"the policy in {directory} reads {sizes[0]} observations and gives {sizes[1]} actions; "
+            f"simulator {simulator} has {wanted[0]} and {wanted[1]}. Name a run on this machine."
         )
     runs = len(trained.seeds)
 

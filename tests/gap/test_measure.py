@@ -12,9 +12,10 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from PIL import Image
 
 import simtrust
+from simtrust import measuring
 from simtrust.data import save_dataset
 from simtrust.data.dataset import columns_from_rows
-from simtrust.errors import ConfigError, DataError, RunError, ShiftError
+from simtrust.errors import ConfigError, DataError, RunError, ShiftError, SimulatorError
 from simtrust.gap import measure
 from simtrust.gap.corrections import Correction
 from simtrust.gap.dimensions import dimension_names
@@ -209,6 +210,25 @@ def test_a_failing_part_costs_nothing_but_itself(record, tmp_path):
     assert to_json(report, "")["model"] is None
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"simulator": "HalfCheeta-v5"}, SimulatorError, "did you mean HalfCheetah-v5"),
+        ({"shifts": ["gravty=2"]}, ShiftError, "did you mean 'gravity'"),
+        ({"policy": "gone"}, RunError, "gone is not a run directory"),
+        ({"step_timeout": -1.0}, ConfigError, "--step-timeout"),
+    ],
+    ids=["simulator", "shift", "policy", "time limit"],
+)
+def test_names_are_refused_before_the_log_is_read(monkeypatch, change, error, message):
+    def read(*_, **__):
+        raise AssertionError("read")
+
+    monkeypatch.setattr(measuring, "load_dataset", read)
+    with pytest.raises(error, match=message):
+        simtrust.measure_gap("log.csv", **{"simulator": "HalfCheetah-v5", "quiet": True, **change})
+
+
 def test_a_negative_seed_is_refused_at_once(cheetah):
     with pytest.raises(ConfigError, match="--seed is -1"):
         simtrust.measure_gap(cheetah, "HalfCheetah-v5", seed=-1, quiet=True)
@@ -254,7 +274,9 @@ def test_a_policy_is_followed(cheetah, tmp_path):
     assert len(report.policy.gap) == report.policy.rows == 200
     assert report.policy.low_trust == (report.policy.gap > report.verdict.trusted_error).mean()
     assert f"{report.policy.low_trust:.0%} of its time" in to_text(report)
-    with pytest.raises(ConfigError, match="reads 11 observations and gives 3 actions; the log has 17 and 6"):
+    with pytest.raises(
+        ConfigError, match="reads 11 observations and gives 3 actions; simulator HalfCheetah-v5 has 17"
+    ):
         simtrust.measure_gap(cheetah, "HalfCheetah-v5", policy=tmp_path / "Hopper-v5", quiet=True)
 
 
