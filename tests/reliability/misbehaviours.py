@@ -205,6 +205,12 @@ class Stuck(Polite):
         time.sleep(60)
 
 
+class StuckWhenSet(Polite):
+    def set_observation(self, observation):
+        Path("pids").write_text(f"{os.getpid()}")
+        time.sleep(60)
+
+
 class SlowToClose(Polite):
     def close(self):
         Path("pids").write_text(f"{os.getpid()}")

@@ -164,6 +164,10 @@ MISTAKES = [
      "'gravity' is not of the form kind=number"),
     ("half a step of delay", "check-sim Ant-v5 --shift delay=1.5",
      "delay=1.5: a delay is a whole number of control"),
+    ("a time limit of nothing", "check-sim machines:E --step-timeout 0",
+     "--step-timeout … must be a positive number, got 0"),
+    ("a time limit for a built-in one", "check-sim Ant-v5 --step-timeout 1",
+     "Ant-v5 is built in … leave out the time limit"),
     ("a shift of another's", "check-sim Pendulum-v1 --shift gravity=2",
      "'Pendulum-v1' supports no shifts … leave out"),
     ("two machines", f"{SAC} --real-env Ant-v5",
@@ -540,4 +544,4 @@ def test_a_refused_run_leaves_no_folder(refused, folder, command):
 def test_every_command_is_here():
     lines = [line for _, line, _ in (*MISTAKES, *PARSER)]
     assert {line.split()[0] for line in lines} >= set(cli.COMMANDS)
-    assert len(MISTAKES) + len(PARSER) + len(FROM_PYTHON) == 195
+    assert len(MISTAKES) + len(PARSER) + len(FROM_PYTHON) == 197

@@ -3,6 +3,7 @@
 import importlib
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -16,7 +17,7 @@ import pytest
 import simtrust
 from simtrust.data import save_dataset
 from simtrust.errors import ConfigError, SimtrustError, SimulatorError
-from simtrust.simulators import make_simulator, worker_handle, workers
+from simtrust.simulators import check_process, make_simulator, worker_handle, workers
 from simtrust.simulators.checks import check_simulator
 from simtrust.simulators.closing import close_all
 from simtrust.training.collect import Collector
@@ -209,6 +210,52 @@ def test_a_hang_is_killed_with_what_it_started(make, name, at):
     assert_gone(processes())
     with pytest.raises(SimulatorError, match="were ended; make the simulator anew"):
         simulator.reset()
+
+
+def test_a_limit_changes_nothing_that_check_sim_finds():
+    def found(name, **options):
+        checks = check_simulator(f"misbehaviours:{name}", **options)
+        return [check for check in checks if check.name != "step time"]
+
+    for name in ("Polite", "FloatFlag", "ExitsWhenClosed", "Discrete"):
+        assert found(name, step_timeout=30.0) == found(name)
+    with pytest.raises(SimulatorError, match=r"the factory raised CalledExit: .*no licence"):
+        list(check_simulator("misbehaviours:ExitsWhenMade", step_timeout=30.0))
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "place"),
+    [
+        ("Stuck", 0, r"step 1 since its reset, action \[.*\]"),
+        # It hangs when an action is at its bound.
+        ("StuckWhenSet", 9, "in set_observation"),
+        ("Sleeps", 10, r"step \d+ since its reset, action \[1\.\]"),
+    ],
+)
+def test_a_hang_is_the_last_finding_of_check_sim(name, others, place):
+    *before, last = check_simulator(f"misbehaviours:{name}", step_timeout=2.0)
+    assert len(before) >= others and all(check.verdict != "failed" for check in before)
+    assert (last.name, last.verdict) == ("answers", "failed")
+    told = rf"misbehaviours:{name}, {place}: no answer within 2 s, so its worker process was killed"
+    assert re.match(told, last.seen), last.seen
+    assert_gone(processes())
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(("how", "told"), [("Make", "made"), ("Close", "closed")])
+def test_check_sim_gives_more_time_to_make_and_to_close_a_simulator(monkeypatch, how, told):
+    monkeypatch.setattr(check_process, "MAKING_SECONDS", 3.0)
+    *_, found = check_simulator(f"misbehaviours:SlowTo{how}", step_timeout=1.0)
+    assert re.search(rf"SlowTo{how}, while it was {told}: no answer within 3 s", found.seen)
+    assert_gone(processes())
+
+
+def test_a_limit_of_check_sim_that_cannot_be():
+    with pytest.raises(ConfigError, match="--step-timeout"):
+        list(check_simulator("misbehaviours:Polite", step_timeout=0.0))
+    with pytest.raises(ConfigError, match="StandingStill-v0 is built in"):
+        list(check_simulator("StandingStill-v0", step_timeout=1.0))
 
 
 def test_the_limit_is_for_one_step_of_one_instance(make, monkeypatch):

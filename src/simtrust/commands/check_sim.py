@@ -17,6 +17,7 @@ def check_sim(
     real: str | None = None,
     map: tuple[str, ...] = (),
     dones_mean: Literal["terminated", "timeout"] | None = None,
+    step_timeout: float | None = None,
 ) -> None:
     """Check a simulator: seeds, determinism, what leaks over a reset, observations, bounds, speed.
 
@@ -31,18 +32,20 @@ def check_sim(
         map: Which columns of a table hold what, as FIELD=NAME[,NAME...]: observation=theta,theta_dot
             action=tau reward=r episode=ep terminated=fell.
         dones_mean: What a log's bare dones mean, if it has neither terminals nor timeouts.
+        step_timeout: Seconds that a step or reset of a simulator of yours may take, which then runs in a
+            worker process and is killed if it takes longer. Default: no limit.
     """
     from simtrust.data import load_dataset
     from simtrust.simulators import parse_shifts
     from simtrust.simulators.checks import check_simulator
     from simtrust.stages import show_stages
 
-    dataset = None
+    kinds, dataset = parse_shifts(shift), None
     if real is not None:
         dataset = load_dataset(real, dones_mean=dones_mean, columns=map, rewards_required=False)
     with show_stages() as stage:
         stage(f"checking {sim}", "")
-        found = list(check_simulator(sim, shifts=parse_shifts(shift), dataset=dataset))
+        found = list(check_simulator(sim, shifts=kinds, dataset=dataset, step_timeout=step_timeout))
     table = Table("check", "", "what was seen", "remedy", title=Text(sim), show_lines=True)
     for check in found:
         verdict = Text(check.verdict, style=STYLES[check.verdict])

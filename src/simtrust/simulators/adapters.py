@@ -27,7 +27,7 @@ def steps_limited(step_timeout: float | None) -> Iterator[None]:
 
     For estimates of the gap, which make the simulator by its name in many places.
     """
-    before = _STEP_TIMEOUT.set(None if step_timeout is None else _seconds(step_timeout))
+    before = _STEP_TIMEOUT.set(None if step_timeout is None else positive_seconds(step_timeout))
     try:
         yield
     finally:
@@ -77,7 +77,7 @@ def make_simulator(
         max_episode_steps = positive("max_episode_steps", max_episode_steps)
     workers = positive("workers", workers, least=0)
     if step_timeout is not None:
-        step_timeout = _seconds(step_timeout)
+        step_timeout = positive_seconds(step_timeout)
     check_distinct(shifts)
     built_in = find_built_in(name)
     if built_in is not None:
@@ -119,7 +119,8 @@ def positive(option: str, value: int, least: int = 1) -> int:
     return number
 
 
-def _seconds(value: float) -> float:
+def positive_seconds(value: float) -> float:
+    """The time limit given; `ConfigError` if it is no positive number."""
     if not isinstance(value, float | int) or not 0 < value < math.inf:
         raise ConfigError(f"step_timeout (--step-timeout) must be a positive number, got {value!r}")
     return float(value)

@@ -14,9 +14,10 @@ from gymnasium.utils.env_checker import check_env
 
 from simtrust.data import Dataset, check_against_simulator
 from simtrust.errors import DataError, ShiftError, SimulatorError, describe_error
-from simtrust.simulators.adapters import make_simulator
+from simtrust.simulators.adapters import make_simulator, positive_seconds
 from simtrust.simulators.built_in import find_built_in
 from simtrust.simulators.check_answers import action_bounds, episode_end, nan_action, observations, step_time
+from simtrust.simulators.check_process import Findings, findings_in_process
 from simtrust.simulators.check_repeatability import (
     nothing_leaks,
     same_again,
@@ -77,7 +78,11 @@ class BuiltInInstance(gymnasium.Env):
 
 
 def check_simulator(
-    name: SimulatorLike, *, shifts: Sequence[Shift] = (), dataset: Dataset | None = None
+    name: SimulatorLike,
+    *,
+    shifts: Sequence[Shift] = (),
+    dataset: Dataset | None = None,
+    step_timeout: float | None = None,
 ) -> Iterator[Check]:
     """Check a simulator by name, and against a log if one is given; findings come as they are made.
 
@@ -85,13 +90,27 @@ def check_simulator(
         name: as of `make_simulator`.
         shifts: of a built-in simulator.
         dataset: a log of the machine that it simulates.
+        step_timeout: seconds that a reset or step may take if it is not built in, and to make or close it if
+            they are more than a minute. It is checked in a worker process then, which is killed if it takes
+            longer; that is the last finding. None: no limit.
 
     Raises:
         SimulatorError: it cannot be made at all.
         ShiftError: it supports no such shifts.
+        ConfigError: the time limit is not positive, or for a built-in simulator.
     """
     name = simulator_name(name)
-    make = _maker(name, shifts)
+    make = _maker(name, shifts, step_timeout)
+    if step_timeout is None or find_built_in(name) is not None:
+        spaces = yield from findings(name, make)
+    else:
+        spaces = yield from findings_in_process(findings, name, positive_seconds(step_timeout))
+    if dataset is not None and spaces is not None:
+        yield from against_log(dataset, *spaces, name)
+
+
+def findings(name: str, make: Callable[[], gymnasium.Env]) -> Findings:
+    """Check the simulator ``name``, of which ``make()`` makes an instance, in this process."""
     raw = make()
     with ExitStack() as opened:
         opened.callback(close_instances, name, [raw])
@@ -101,7 +120,7 @@ def check_simulator(
             env = CheckedInstance(raw, name, 0, 1)
         except SimulatorError as error:
             yield Check("spaces", "failed", str(error), "nothing else was checked")
-            return
+            return None
         yield _spaces(env)
         for title, check in REPEATED.items():
             yield guarded(title, check, env)
@@ -111,8 +130,7 @@ def check_simulator(
             yield guarded(title, check, env)
         opened.pop_all()
     yield closes(env)
-    if dataset is not None:
-        yield from against_log(dataset, env.observation_space, env.action_space, name)
+    return env.observation_space, env.action_space
 
 
 def guarded(title: str, check: Callable[..., Check], *arguments: Any) -> Check:
@@ -181,9 +199,11 @@ def against_log(
     yield Check("the log's range", "passed", "all observations lie inside the declared space")
 
 
-def _maker(name: str, shifts: Sequence[Shift]) -> Callable[[], gymnasium.Env]:
+def _maker(name: str, shifts: Sequence[Shift], step_timeout: float | None) -> Callable[[], gymnasium.Env]:
     if find_built_in(name) is not None:
-        return lambda: BuiltInInstance(make_simulator(name, num_envs=1, shifts=shifts))
+        return lambda: BuiltInInstance(
+            make_simulator(name, num_envs=1, shifts=shifts, step_timeout=step_timeout)
+        )
     if shifts:
         raise ShiftError(f"{name!r} supports no shifts ({', '.join(map(str, shifts))}); leave out --shift")
     return instance_factory(name)

@@ -1,9 +1,10 @@
 """The main process's hold on its worker processes: waiting for their answers, and ending them."""
 
+import multiprocessing
 import signal
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -30,6 +31,20 @@ class Worker(NamedTuple):
     process: BaseProcess
     pipe: Connection
     instances: tuple[int, ...]
+
+
+def start(target: Callable[..., None], instances: tuple[int, ...], *task: object, title: str) -> Worker:
+    """Start a worker process that runs ``target(pipe, *task)``, a function of a module."""
+    # Spawned, not forked: JAX and MuJoCo have threads, which a fork would leave in the middle of things.
+    context = multiprocessing.get_context("spawn")
+    pipe, theirs = context.Pipe()
+    process = context.Process(target=target, args=(theirs, *task), daemon=True, name=title)
+    try:
+        process.start()
+    finally:
+        # Else nobody would hear when the worker ends.
+        theirs.close()
+    return Worker(process, pipe, instances)
 
 
 class WorkerFault(RuntimeError):

@@ -6,7 +6,6 @@ instances, answers once for each instance that it was asked for, and goes on aft
 process knows which instance a dead worker was at.
 """
 
-import multiprocessing
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 
 from simtrust.errors import SimulatorError
 from simtrust.simulators.side_by_side import TolerantInfos
-from simtrust.simulators.worker_handle import Worker, WorkerDied, WorkerFault, end, gather
+from simtrust.simulators.worker_handle import Worker, WorkerDied, WorkerFault, end, gather, start
 from simtrust.simulators.worker_process import Call, Facts, Failure, serve
 
 MAKING_SECONDS = 60.0
@@ -64,21 +63,12 @@ class WorkerInstances(TolerantInfos):
         step_timeout: float | None = None,
     ) -> None:
         self._name, self.num_envs, self._step_timeout = name, num_envs, step_timeout
-        # Spawned, not forked: JAX and MuJoCo have threads, which a fork would leave in the middle of things.
-        context = multiprocessing.get_context("spawn")
         self._workers: list[Worker] = []
         self._end = weakref.finalize(self, end, self._workers)
         for share in np.array_split(np.arange(num_envs), min(workers, num_envs)):
-            pipe, theirs = context.Pipe()
             instances = tuple(int(index) for index in share)
-            task = (theirs, name, instances, num_envs, max_episode_steps, str(Path.cwd()))
-            process = context.Process(target=serve, args=task, daemon=True, name=f"simtrust {name}")
-            try:
-                process.start()
-            finally:
-                # Else nobody would hear when the worker ends.
-                theirs.close()
-            self._workers.append(Worker(process, pipe, instances))
+            task = (name, instances, num_envs, max_episode_steps, str(Path.cwd()))
+            self._workers.append(start(serve, instances, *task, title=f"simtrust {name}"))
         first, *others = self._first_facts()
         for index, other in enumerate(others, start=1):
             if (other.observation, other.action) != (first.observation, first.action):
