@@ -195,6 +195,8 @@ def test_keys_of_one_dimension_are_columns(write, name):
     arrays = {header: np.array(values) for header, values in parquet_columns().items() if header != "remark"}
     arrays["theta_dot (rad-s)"] = arrays.pop("theta_dot (rad/s)")
     arrays["ep"] = arrays["ep"].astype("S")
+    with pytest.raises(DataError, match=r"key 'observations': missing.*or say which key is what, with --map"):
+        load_dataset(write(arrays, f"unmapped_{name}"))
     dataset = load_dataset(write(arrays, name), columns=MAP)
     check_known(dataclasses.replace(dataset, observation_units=("rad", "rad/s")))
     with pytest.raises(

@@ -85,6 +85,7 @@ def _missing(source: str, key: str, present: list[str], names: Mapping[str, str]
     more = f" and {len(present) - SHOWN:,} more" if len(present) > SHOWN else ""
     listed = ", ".join(sorted(present)[:SHOWN]) + more
     remedy = "store 'terminals', all false if the task never ends" if key == "terminals" else f"store '{key}'"
+    remedy += ", or say which key is what, with --map (from Python: columns=[...])"
     return defect(source, f"missing; the file has {listed or 'none'}{hint}", remedy, key=key)
 
 
