@@ -95,7 +95,7 @@ def record_log(path: Path, rows: int = 1_000) -> Path:
 class Runs:
     """Training runs of one configuration, as processes that can be killed."""
 
-    def __init__(self, folder: Path, options: Mapping[str, object] = OPTIONS):
+    def __init__(self, folder: Path, options: Mapping[str, object]):
         self.folder, self.log = folder, record_log(folder / "log.hdf5")
         self.words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         self.colds = 0
@@ -254,7 +254,7 @@ def run_until(part: str, number: int, arguments: list[str]) -> None:
 
 def run(folder: Path, kills: int, seed: int) -> bool:
     """Do it all, and say what differs; whether nothing does."""
-    runs, moments = Runs(folder), plan(kills, seed)
+    runs, moments = Runs(folder, OPTIONS), plan(kills, seed)
     reference = runs.never_killed()
     same, finished, places = True, 0, []
     for directory, killed_at in runs.killed(moments):

@@ -13,8 +13,9 @@ import pytest
 hypothesis.settings.register_profile("simtrust", deadline=None)
 hypothesis.settings.load_profile("simtrust")
 
-COMPILED = tempfile.mkdtemp(prefix="simtrust-compiled-")
-"""Of this process and its children alone: what another test process has half written would be a warning."""
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+COMPILED = os.environ["SIMTRUST_COMPILED"] if WORKER else tempfile.mkdtemp(prefix="simtrust-compiled-")
+"""Of all workers and what they start. An entry that another has half written is compiled anew."""
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the time of tiny runs is XLA's. It compiles fastest when it optimises little and does not fuse
@@ -23,12 +24,14 @@ os.environ |= {
     "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "JAX_COMPILATION_CACHE_DIR": COMPILED,
+    "SIMTRUST_COMPILED": COMPILED,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
 }
 
 
 def pytest_unconfigure() -> None:
-    shutil.rmtree(COMPILED, ignore_errors=True)
+    if not WORKER:
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

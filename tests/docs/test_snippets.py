@@ -84,6 +84,7 @@ def test_no_block_is_left_out():
 
 LESS = {
     "train": [],
+    "doctor": ["--no-speed"],
     "evaluate": ["--episodes", "1"],
     "standing-still": ["--rows", "1200"],
     "moving-straight": ["--rows", "1200"],
@@ -136,6 +137,18 @@ SMALLER: dict[str, dict[str, Any]] = {
         "steps": lambda *_: (1, 1, 1),
     },
     "benchmarks/update_rate.py": {"ROWS": 1_000, "SIMULATED_ROWS": 1_000, "UPDATES": 20, "PRODUCTS": 20},
+    "benchmarks/kill_and_resume.py": {
+        "OPTIONS": {
+            "sim": "Pendulum-v1",
+            "hidden-sizes": 8,
+            "classifier-hidden-sizes": 8,
+            "rollout-steps": 50,
+            "checkpoint-every": 50,
+            "evaluate-every": 100,
+            "evaluation-episodes": 1,
+            "steps": 200,
+        }
+    },
     "benchmarks/gpu_fleet.py": {"OPTIONS": AlgorithmOptions(hidden_sizes=(8,), classifier_hidden_sizes=(8,))},
     "benchmarks/gap_truth.py": {
         "SHIFTS": ("gravity=2",),

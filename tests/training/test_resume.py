@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import filelock
@@ -44,8 +45,8 @@ def start() -> Callable[..., subprocess.Popen]:
     """Starts ``simtrust ARGUMENTS`` as a process of its own; what it leaves running is killed."""
     processes: list[subprocess.Popen] = []
 
-    def start(*arguments: str | Path) -> subprocess.Popen:
-        command = [sys.executable, "-m", "simtrust.cli", *map(str, arguments)]
+    def start(*arguments: str | Path, program: Sequence[str] = ("-m", "simtrust.cli")) -> subprocess.Popen:
+        command = [sys.executable, *program, *map(str, arguments)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         processes.append(process)
         return process
@@ -132,11 +133,23 @@ def test_killed_before_any_checkpoint_equals_never_killed(start, options, tmp_pa
     assert_same_run(directory, uninterrupted)
 
 
+WITH_A_SMALL_GAP_MODEL = """
+from dataclasses import replace
+from simtrust import cli
+from simtrust.training import gap_model
+
+small = replace(gap_model.SIMULATOR_GAP_OPTIONS, hidden_sizes=(16, 16), epochs=10)
+gap_model.SIMULATOR_GAP_OPTIONS = small
+cli.main()
+"""
+
+
 def test_trust_killed_while_fitting_its_gap_model_and_while_training_equals_never_killed(
     start, options, tmp_path
 ):
     never, directory = (tmp_path / name for name in ("never", "killed"))
-    simtrust.train("trust", quiet=True, **options, out=never)
+    start = partial(start, program=("-c", WITH_A_SMALL_GAP_MODEL))
+    finish(start("train", "trust", *as_arguments(options), "--out", never))
     process = start("train", "trust", *as_arguments(options), "--out", directory)
     assert process.stdout is not None
     assert any("fitting the gap model" in line for line in process.stdout)
