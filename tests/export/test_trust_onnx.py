@@ -267,8 +267,8 @@ def test_the_script_reads_neither_pickles_nor_other_files(tmp_path):
     np.savez(tmp_path / "pickle.npz", format=np.array([{}], object))
     with pytest.raises(ValueError, match="allow_pickle=False"):
         TrustRunner(tmp_path / "pickle.npz")
-    np.savez(tmp_path / "other.npz", format=np.array(1))
-    with pytest.raises(ValueError, match="format 2"):
+    np.savez(tmp_path / "other.npz", format=np.array(2))
+    with pytest.raises(ValueError, match="format 1"):
         TrustRunner(tmp_path / "other.npz")
 
 

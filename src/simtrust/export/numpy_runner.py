@@ -26,9 +26,9 @@ class TrustRunner:
     def __init__(self, file: str | Path | IO[bytes]):
         with np.load(file, allow_pickle=False) as stored:
             self.arrays = {name: stored[name] for name in stored.files}
-        if self.arrays.get("format") != 2:
+        if self.arrays.get("format") != 1:
             writer = self.arrays.get("simtrust_version", "an unknown one")
-            raise ValueError(f"{file} is not of format 2: use the runner of its version, {writer}")
+            raise ValueError(f"{file} is not of format 1: use the runner of its version, {writer}")
         self.metadata: dict[str, str] = dict(self.arrays["metadata"].tolist())
         self.observation_names: list[str] = self.arrays["observation_names"].tolist()
         self.action_names: list[str] = self.arrays["action_names"].tolist()
@@ -79,7 +79,7 @@ class TrustRunner:
     def deviation(self, found: dict[str, np.ndarray]) -> float:
         """Of answers for the rows in trust.npz from the exporter's, in its units, or relative if large."""
         largest = 0.0 if np.array_equal(found["valid"], self.arrays["parity_valid"]) else np.inf
-        for name in ("gap", "divergence", "doubt", "error"):
+        for name in [x for x in ("gap", "divergence", "doubt", "error") if f"parity_{x}" in self.arrays]:
             expected, unit = self.arrays[f"parity_{name}"], self.arrays[f"parity_unit_{name}"]
             difference = np.abs(found[name] - expected) / np.fmax(np.abs(expected), unit)
             difference[np.isnan(found[name]) & np.isnan(expected)] = 0.0

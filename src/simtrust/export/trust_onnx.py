@@ -19,7 +19,7 @@ from simtrust.gap.dynamics_model import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
 from simtrust.gap.trust_model import TrustModel
 from simtrust.training.storage import temporary_folder, write_atomically
 
-FORMAT = 2
+FORMAT = 1
 DESCRIPTION = (
     "How far the simulator is expected to be off at a state and an action, and whether its log says anything "
     "there. gap: expected one-step error, in standard deviations of the logged change. divergence: u, half "
