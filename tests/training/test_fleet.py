@@ -1,5 +1,7 @@
 """Runs side by side: a fleet is its members, and what is drawn does not depend on how."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from simtrust.algorithms.options import AlgorithmOptions
 from simtrust.algorithms.recipes import get_recipe
 from simtrust.data.replay import ReplayBuffer, insert, row_size, unpack
 from simtrust.gap.classifier import REAL, SIM, classifier_accuracy
+from simtrust.training import fleet as fleet_module
 from simtrust.training import rounds
 from simtrust.training.fleet import EXPLORE, UPDATE, Fleet, seed_keys
 from simtrust.training.rounds import over_runs, sample
@@ -104,6 +107,39 @@ def test_on_a_cpu_a_run_has_the_same_bits_alone_and_beside_others(darc):
     together, _ = train(darc, (3, 4, 5), random_rows(3, 20, seed=1))
     alone, _ = train(darc, (4,), random_rows(3, 20, seed=1)[1:2])
     jax.tree.map(np.testing.assert_array_equal, run_of(together, 1), run_of(alone, 0))
+
+
+def test_what_differs_in_coefficients_alone_is_traced_once_and_has_its_own(monkeypatch):
+    traced, original = [], fleet_module.train_round
+    monkeypatch.setattr(fleet_module, "train_round", lambda *a, **k: traced.append(0) or original(*a, **k))
+    fleet_module._compiled.cache_clear()
+    weak, strong = (train(Fleet(make_algorithm("h2o", beta=beta)), (3,))[0] for beta in (0.01, 1.0))
+    assert len(traced) == 1
+    fleet_module._compiled.cache_clear()
+    alone, _ = train(Fleet(make_algorithm("h2o", beta=1.0)), (3,))
+    assert len(traced) == 2
+    jax.tree.map(np.testing.assert_array_equal, strong, alone)
+    assert differ(strong, weak)
+    fleet_module._compiled.cache_clear()
+
+
+@pytest.mark.parametrize("other", [{"recipe": "h2o_v"}, {"learning_rate": 0.1}, {"hidden_sizes": (4,)}])
+def test_programs_of_other_algorithms_are_others(other):
+    """Whatever was trained before in this process."""
+    common = {"recipe": "h2o", "learning_rate": 1e-3, "hidden_sizes": (8,)}
+    before, after = (own_fleet(**common), own_fleet(**{**common, **other}))
+    ours, theirs = (train(each, (3,))[0] for each in (before, after))
+    if "hidden_sizes" in other:
+        assert theirs.actor.network.layers[0].weight.shape[-1] == 4
+    else:
+        assert differ(ours, theirs)
+
+
+def own_fleet(recipe: str, **options) -> Fleet:
+    made = make_algorithm(recipe)
+    sizes = {"observation_size": OBSERVATION, "action_size": ACTION}
+    own = replace(made.options, **options)
+    return Fleet(Algorithm(made.recipe, own, **sizes, next_state_noise=jnp.eye(OBSERVATION)))
 
 
 def shares_of(*algorithms: Algorithm, fleet: Fleet) -> list[Share]:

@@ -7,8 +7,8 @@ Actors act on the processor, beside their simulators: on a GPU they would wait f
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,9 +23,11 @@ from simtrust.gap.classifier import REAL, SIM, classifier_accuracy
 from simtrust.training.rounds import Draw, draw, over_runs, train_round
 from simtrust.training.updating import (
     Log,
+    Round,
     Share,
     UpdateAll,
     Updates,
+    all_finite,
     join_runs,
     update_as_one,
     update_one_by_one,
@@ -33,6 +35,8 @@ from simtrust.training.updating import (
 
 # What a random key is for. Every stream is folded from the run's seed, this number, and the step.
 CREATE, UPDATE, EXPLORE, FIT_GAP, FIT_DYNAMICS = range(5)
+KEPT = 8
+"""Algorithms whose programs a process keeps: those of the runs of a table or a sweep are traced once."""
 
 
 Act = Callable[..., np.ndarray]
@@ -85,20 +89,11 @@ class Fleet:
         self._processor = None if on_cpu else processor()
         # Actors that act where others are updated would wait for these.
         self.lanes = lanes or (1 if self._processor is None else 2)
-        self.round = jax.jit(
-            partial(train_round, algorithm), static_argnames=("updates", "training"), donate_argnums=0
-        )
-        self._draw = jax.jit(partial(draw, algorithm), static_argnums=1)
-        self._accuracy = jax.jit(self._held_out_accuracy)
-        self._copy = jax.jit(partial(jax.tree.map, jnp.copy))
-        self.all_finite = jax.jit(over_runs(_all_finite, (0,)))
-        self._act = {
-            explore: jax.jit(partial(self._actions, explore), static_argnums=0) for explore in (True, False)
-        }
+        self._programs = _compiled(_Shape(algorithm))
 
     def create(self, seeds: Sequence[int]) -> Agent:
         """Fresh agents [R], one for each seed."""
-        return eqx.filter_jit(over_runs(self.algorithm.create, (0,)))(seed_keys(seeds, CREATE))
+        return self._programs.create(seed_keys(seeds, CREATE))
 
     def train(
         self,
@@ -120,15 +115,15 @@ class Fleet:
 
     def begin_updates(self, shares: Sequence[Share], updates: int) -> Updates:
         """The same for several trainings at once, that differ in logs, keys, coefficients and steps."""
-        return self._update_all(self, shares, updates)
+        return self._update_all(self._programs.round, shares, updates)
 
     def copy(self, agents: Agent) -> Agent:
         """Agents that `train` may be given while these are kept."""
-        return self._copy(agents)
+        return _copy(agents)
 
     def finite(self, agents: Agent) -> np.ndarray:
         """``[R]`` bool: whether every number of an agent is finite, those of its optimisers included."""
-        return np.asarray(self.all_finite(agents))
+        return np.asarray(all_finite(agents))
 
     def on_processor(self, tree: Any) -> Any:
         """The arrays of a tree where actors act."""
@@ -139,7 +134,7 @@ class Fleet:
     def draw(self, log: Log | None, buffer: ReplayBuffer | None, keys: PRNGKeyArray, *, step: int) -> Draw:
         """What `train` draws for the update of ``step``, and which rows these are."""
         share = Share(None, log, buffer, keys, self.algorithm.coefficients, step)  # pyright: ignore[reportArgumentType]
-        return self._draw(share.source(), share.training)
+        return self._programs.draw(share.source(), share.training)
 
     def actors(self, agents: Sequence[Agent], keys: Sequence[PRNGKeyArray]) -> tuple[Act, Any]:
         """`actor` for the runs of several trainings, one's after another's; and their keys as it takes them.
@@ -161,21 +156,10 @@ class Fleet:
         def act(
             observation: np.ndarray, keys: PRNGKeyArray | None = None, step: int | np.ndarray = 0
         ) -> np.ndarray:
-            actions = self._act[keys is not None]
+            actions = self._programs.act[keys is not None]
             return np.asarray(actions(structure, leaves, observation, keys, np.asarray(step, np.uint32)))
 
         return act
-
-    def _actions(self, explore: bool, structure, leaves, observation, keys, step):
-        actors = jax.tree.unflatten(structure, leaves)
-        if not explore:
-            return over_runs(lambda actor, s: actor.best(s), (0, 0))(actors, observation)
-        keys = jax.vmap(jax.random.fold_in)(keys, jnp.broadcast_to(step, keys.shape))
-        size = self.algorithm.action_size
-        noise = jax.vmap(lambda key: jax.random.normal(key, (observation.shape[1], size)))(keys)
-        return over_runs(lambda actor, s, noise: actor.explore(s, noise), (0, 0, 0))(
-            actors, observation, noise
-        )
 
     def held_out_accuracy(self, agents: Agent, log: Log, fresh: np.ndarray) -> dict[str, Array]:
         """The classifiers' accuracy [R] on rows they never trained on, which nobody waited for yet.
@@ -183,20 +167,79 @@ class Fleet:
         Real: the log's held-out rows. Simulated: ``fresh`` rows [R, n, row], just collected.
         """
         real = log.rows[log.training : log.training + log.held_out]
-        return self._accuracy(agents.classifier, real, fresh)
-
-    def _held_out_accuracy(self, classifiers, real, fresh):
-        sizes = (self.algorithm.observation_size, self.algorithm.action_size)
-
-        def accuracy(classifier, fresh):
-            return {
-                **classifier_accuracy(classifier, unpack(real, *sizes), REAL),
-                **classifier_accuracy(classifier, unpack(fresh, *sizes), SIM),
-            }
-
-        return over_runs(accuracy, (0, 0))(classifiers, fresh)
+        return self._programs.accuracy(agents.classifier, real, fresh)
 
 
-def _all_finite(agent: Agent) -> Array:
-    inexact = [x for x in jax.tree.leaves(agent) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.stack([jnp.isfinite(x).all() for x in inexact]).all()
+class _Shape:
+    """An algorithm as a key: algorithms that differ in their coefficients alone are the same program."""
+
+    def __init__(self, algorithm: Algorithm):
+        self.algorithm = algorithm
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Shape) and self.algorithm.shape() == other.algorithm.shape()
+
+    def __hash__(self) -> int:
+        _, *hashable = self.algorithm.shape()
+        return hash(tuple(hashable))
+
+
+class _Programs(NamedTuple):
+    """What is compiled for an algorithm, as it is called with each new shape of arrays."""
+
+    create: Callable[..., Agent]
+    round: Round
+    draw: Callable[..., Draw]
+    act: dict[bool, Callable[..., Array]]
+    """By whether it explores."""
+    accuracy: Callable[..., dict[str, Array]]
+
+
+@lru_cache(maxsize=KEPT)
+def _compiled(shape: _Shape) -> _Programs:
+    algorithm = shape.algorithm
+    return _Programs(
+        create=eqx.filter_jit(over_runs(algorithm.create, (0,))),
+        round=jax.jit(
+            partial(train_round, algorithm), static_argnames=("updates", "training"), donate_argnums=0
+        ),
+        draw=jax.jit(partial(draw, algorithm), static_argnums=1),
+        act={
+            explore: jax.jit(partial(_actions, algorithm.action_size, explore), static_argnums=0)
+            for explore in (True, False)
+        },
+        accuracy=jax.jit(partial(_held_out_accuracy, (algorithm.observation_size, algorithm.action_size))),
+    )
+
+
+_copy = jax.jit(partial(jax.tree.map, jnp.copy))
+
+
+def _actions(
+    size: int,
+    explore: bool,
+    structure: Any,
+    leaves: list[Array],
+    observation: Array,
+    keys: Any,
+    step: Array,
+) -> Array:
+    """``keys`` are None where it does not explore."""
+    actors = jax.tree.unflatten(structure, leaves)
+    if not explore:
+        return over_runs(lambda actor, s: actor.best(s), (0, 0))(actors, observation)
+    keys = jax.vmap(jax.random.fold_in)(keys, jnp.broadcast_to(step, keys.shape))
+    noise = jax.vmap(lambda key: jax.random.normal(key, (observation.shape[1], size)))(keys)
+    return over_runs(lambda actor, s, noise: actor.explore(s, noise), (0, 0, 0))(actors, observation, noise)
+
+
+def _held_out_accuracy(
+    sizes: tuple[int, int], classifiers: Any, real: Array, fresh: Array
+) -> dict[str, Array]:
+    def accuracy(classifier: Any, fresh: Array) -> dict[str, Array]:
+        return {
+            **classifier_accuracy(classifier, unpack(real, *sizes), REAL),
+            **classifier_accuracy(classifier, unpack(fresh, *sizes), SIM),
+        }
+
+    return over_runs(accuracy, (0, 0))(classifiers, fresh)

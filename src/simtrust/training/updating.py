@@ -8,19 +8,19 @@ one another. So on a CPU a run has the same bits alone and beside others.
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from simtrust.algorithms.agent import Agent
+from simtrust.algorithms.agent import Agent, Metrics
 from simtrust.algorithms.inputs import Coefficients
 from simtrust.data.replay import ReplayBuffer
 from simtrust.gap.dynamics_model import DynamicsModel
 from simtrust.limits import usable_processors
-from simtrust.training.rounds import Source, joined
+from simtrust.training.rounds import Source, joined, over_runs
 
 
 class Log(NamedTuple):
@@ -86,30 +86,34 @@ Updates = Callable[[], list[Updated]]
 """A round of updates that has begun; being called, it waits until they are done."""
 
 
-class Programs(Protocol):
-    """What a fleet has compiled."""
-
-    round: Any
-    """`simtrust.training.rounds.train_round` of its algorithm."""
-    all_finite: Any
-    """Whether every number of an agent is finite, for agents [R]."""
-
-
-UpdateAll = Callable[[Programs, Sequence[Share], int], Updates]
+Round = Callable[..., tuple[Agent, Metrics]]
+"""`simtrust.training.rounds.train_round` of an algorithm, compiled."""
+UpdateAll = Callable[[Round, Sequence[Share], int], Updates]
 join_runs = jax.jit(joined)
 
 
-def update_as_one(programs: Programs, shares: Sequence[Share], updates: int) -> Updates:
+@jax.jit
+def all_finite(agents: Agent) -> Bool[Array, " R"]:
+    """Whether every number of an agent is finite, those of its optimisers included."""
+
+    def one(agent: Agent) -> Array:
+        inexact = [x for x in jax.tree.leaves(agent) if jnp.issubdtype(x.dtype, jnp.inexact)]
+        return jnp.stack([jnp.isfinite(x).all() for x in inexact]).all()
+
+    return over_runs(one, (0,))(agents)
+
+
+def update_as_one(update: Round, shares: Sequence[Share], updates: int) -> Updates:
     """All runs of all shares in one program, which a GPU works on while this process goes on."""
     sizes = tuple(len(share.keys) for share in shares)
-    agents, metrics = programs.round(
+    agents, metrics = update(
         join_runs([share.agents for share in shares]),
         tuple(share.source() for share in shares),
         updates=updates,
         training=tuple(share.training for share in shares),
     )
     # Asked for now, since the device does one thing after another: later it would wait for others' updates.
-    parts = [_parted(each, sizes) for each in (agents, metrics, programs.all_finite(agents))]
+    parts = [_parted(each, sizes) for each in (agents, metrics, all_finite(agents))]
 
     def wait() -> list[Updated]:
         return [Updated(own, *jax.tree.map(np.asarray, told)) for own, *told in zip(*parts, strict=True)]
@@ -117,14 +121,14 @@ def update_as_one(programs: Programs, shares: Sequence[Share], updates: int) -> 
     return wait
 
 
-def update_one_by_one(programs: Programs, shares: Sequence[Share], updates: int) -> Updates:
+def update_one_by_one(update: Round, shares: Sequence[Share], updates: int) -> Updates:
     """Every run in a program of its own, as many at a time as there are processors; all done at once."""
 
     def one(job: tuple[Share, int, Agent]) -> tuple[Agent, dict[str, np.ndarray]]:
         share, run, agent = job
         # Waiting here keeps the thread; without, all of them would be computed on one.
         return jax.block_until_ready(
-            programs.round(agent, (share.source(run),), updates=updates, training=(share.training,))
+            update(agent, (share.source(run),), updates=updates, training=(share.training,))
         )
 
     jobs = [
@@ -142,7 +146,7 @@ def update_one_by_one(programs: Programs, shares: Sequence[Share], updates: int)
         agents, metrics = zip(*(next(done) for _ in share.keys), strict=True)
         means = {name: np.concatenate([m[name] for m in metrics]) for name in metrics[0]}
         joined_agents = join_runs(agents)
-        updated.append(Updated(joined_agents, means, np.asarray(programs.all_finite(joined_agents))))
+        updated.append(Updated(joined_agents, means, np.asarray(all_finite(joined_agents))))
     return lambda: updated
 
 
